@@ -1,0 +1,233 @@
+// Package relay joins two TCP connections until both directions are done.
+//
+// What one end does, the other end sees: bytes in order, the end of a
+// direction while the other goes on, a reset as a reset. The bytes move by
+// splice(2), without entering this process. The package knows nothing of who
+// the two ends are, of what they say, or of how they were found.
+//
+// An idle connection costs two sockets and two parked goroutines: no pipe and
+// no buffer is held while there is nothing to move. This is why the package
+// has its own splice loop: io.Copy between two *net.TCPConn takes its pipe
+// before it waits for data, so that 5,000 idle connections would hold 20,000
+// more descriptors; it also does not tell which end failed, nor whether it
+// spliced at all.
+package relay
+
+import (
+	"context"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Path is the way by which the bytes of a connection move.
+type Path string
+
+// The paths, better ones first.
+const (
+	Splice Path = "splice" // from socket to socket in the kernel, through a pipe
+	Copy   Path = "copy"   // by read(2) and write(2) through a buffer
+)
+
+// Reason is why a joined connection ended.
+type Reason string
+
+// The reasons. Of the two ends, it names the one where the end began.
+const (
+	Finished       Reason = "finished" // both directions came to their end
+	Cancelled      Reason = "cancelled"
+	ClientReset    Reason = "client reset"
+	NodeReset      Reason = "node reset"
+	ClientTimedOut Reason = "client timed out" // no answer to data or keep-alive
+	NodeTimedOut   Reason = "node timed out"
+	ClientFailed   Reason = "client failed" // any other error of its socket
+	NodeFailed     Reason = "node failed"
+)
+
+// Counters counts the bytes written to each end. They are exact at any time
+// while the relay runs, up to bytes that are just being moved.
+type Counters struct {
+	ToNode, ToClient atomic.Uint64
+}
+
+// Options are the details of one Join. The zero value is the usual case.
+type Options struct {
+	// Prefix holds bytes that were already taken from the client. They are
+	// written to the node first, and counted. Join keeps no copy: they must
+	// not change before it returns.
+	Prefix []byte
+	// Counters, if not nil, is counted in.
+	Counters *Counters
+	// Best is the best path to try; empty means the best there is.
+	Best Path
+	// OnPath, if not nil, is called with the path and with why it is not a
+	// better one, when the relay starts and when the path changes. It must not
+	// block.
+	OnPath func(path Path, why string)
+}
+
+// Result says how a joined connection went.
+type Result struct {
+	Path   Path   // by which the bytes moved, at the end
+	Why    string // why not by a better one; empty if there is none
+	Reason Reason // why it ended
+	Err    error  // nil if Finished, else the cause
+}
+
+// Keep-alive notices an end whose host has gone without a word, after
+// 60 + 5 * 15 seconds. A node's own ticks normally notice it earlier; a
+// connection is never closed for having nothing to say.
+var keepAlive = net.KeepAliveConfig{
+	Enable:   true,
+	Idle:     60 * time.Second,
+	Interval: 15 * time.Second,
+	Count:    5,
+}
+
+// Join moves bytes between client and node, both ways, until both have ended
+// their direction, one of them fails, or ctx is done. It owns both connections
+// from the call on and has closed both when it returns.
+//
+// The end of one direction (FIN) is passed on behind the last byte, and the
+// other direction goes on. If one end fails, the other one is reset: it must
+// not take the rest for an orderly end. If ctx is done both are closed, and
+// what was not yet moved is lost.
+//
+// Both connections get TCP_NODELAY, since a small message must not wait for
+// the next, and keep-alive.
+func Join(ctx context.Context, client, node *net.TCPConn, o Options) Result {
+	counters := o.Counters
+	if counters == nil {
+		counters = new(Counters)
+	}
+	r := &relay{
+		client: &side{conn: client, reset: ClientReset, timedOut: ClientTimedOut, failed: ClientFailed},
+		node:   &side{conn: node, reset: NodeReset, timedOut: NodeTimedOut, failed: NodeFailed},
+		onPath: o.OnPath,
+	}
+	pipes.open()
+	defer pipes.close()
+	for _, s := range []*side{r.client, r.node} {
+		if err := s.prepare(); err != nil {
+			r.end(s.failed, err)
+			return r.result()
+		}
+	}
+	r.choosePath(o.Best)
+
+	stop := context.AfterFunc(ctx, func() { r.end(Cancelled, context.Cause(ctx)) })
+	defer stop()
+	var toClient sync.WaitGroup
+	toClient.Go(func() { r.run(r.node, r.client, &counters.ToClient, nil) })
+	r.run(r.client, r.node, &counters.ToNode, o.Prefix)
+	toClient.Wait()
+	return r.result()
+}
+
+// relay is one joined connection.
+type relay struct {
+	client, node *side
+	copying      atomic.Bool  // path is Copy
+	eofs         atomic.Int32 // directions that came to their end
+	onPath       func(Path, string)
+
+	mu     sync.Mutex
+	path   Path
+	why    string
+	ended  bool
+	reason Reason
+	err    error
+}
+
+// run moves everything from one end to the other and passes its end on.
+func (r *relay) run(from, to *side, moved *atomic.Uint64, prefix []byte) {
+	d := newDirection(r, from, to, moved)
+	if failed, err := d.move(prefix); err != nil {
+		r.fail(failed, err)
+		return
+	}
+	if r.eofs.Add(1) == 2 {
+		r.end(Finished, nil)
+		return
+	}
+	// Nobody reads this end any more. It can still be reset, and the other
+	// direction may have nothing to write by which it would find out.
+	r.fail(from, from.watch())
+}
+
+// fail ends the relay because of one end.
+func (r *relay) fail(s *side, err error) {
+	r.end(s.reasonFor(err), err)
+}
+
+// end closes both connections. Only the first call counts: what the two
+// directions see afterwards are its effects.
+func (r *relay) end(reason Reason, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.ended {
+		return
+	}
+	r.ended, r.reason, r.err = true, reason, err
+	for _, s := range []*side{r.client, r.node} {
+		if reason != Finished && reason != Cancelled {
+			// Makes the close a reset. An error here is that of a socket
+			// which is gone already.
+			_ = s.conn.SetLinger(0)
+		}
+		_ = s.conn.Close()
+	}
+}
+
+func (r *relay) result() Result {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return Result{Path: r.path, Why: r.why, Reason: r.reason, Err: r.err}
+}
+
+// choosePath finds the best path that works here, before the first byte.
+func (r *relay) choosePath(best Path) {
+	if best == Copy {
+		r.setPath(Copy, "splice not asked for")
+		return
+	}
+	p, err := pipes.take()
+	if err != nil {
+		r.fallBack(err)
+		return
+	}
+	p.release()
+	r.setPath(Splice, "")
+}
+
+// fallBack goes on by copying, because splice is impossible. The pipe of the
+// direction that found out is empty; the other direction follows when its is.
+func (r *relay) fallBack(cause error) {
+	r.setPath(Copy, "splice: "+cause.Error())
+}
+
+func (r *relay) setPath(path Path, why string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.path == path {
+		return
+	}
+	r.path, r.why = path, why
+	r.copying.Store(path == Copy)
+	if r.onPath != nil {
+		r.onPath(path, why)
+	}
+}
+
+// take returns an empty vessel of the relay's path.
+func (r *relay) take() vessel {
+	if !r.copying.Load() {
+		p, err := pipes.take()
+		if err == nil {
+			return p
+		}
+		r.fallBack(err)
+	}
+	return takeBuffer()
+}
