@@ -13,22 +13,28 @@ import (
 // Web returns a handler that passes requests to the web server at target:
 // keep-alive, streamed bodies and other upgrades (WebSocket) included. The
 // Host header is kept; X-Forwarded-For, -Host and -Proto say who asked, and
-// replace what the client may have claimed (DESIGN: local is decided by the
-// socket, never by a header). Failures go to errors.
-func Web(target *url.URL, errors *log.Logger) http.Handler {
-	return &httputil.ReverseProxy{
+// replace what the client may have claimed (who is local is decided by the socket,
+// never by a header). Failures go to errorLog.
+func Web(target *url.URL, errorLog *log.Logger) http.Handler {
+	proxy := &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.SetURL(target)
 			r.Out.Host = r.In.Host
 			r.SetXForwarded()
 		},
 		FlushInterval: -1, // a streamed answer is not held back
-		ErrorLog:      errors,
+		ErrorLog:      errorLog,
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
-			errors.Printf("web backend %s: %v", target.Redacted(), err)
+			errorLog.Printf("web backend %s: %v", target.Redacted(), err)
 			http.Error(w, "the web server behind this port does not answer", http.StatusBadGateway)
 		},
 	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		// Whether an answer may begin before the request's body has ended is
+		// the backend's to decide. HTTP/1.x connections always support it.
+		_ = http.NewResponseController(w).EnableFullDuplex()
+		proxy.ServeHTTP(w, r)
+	})
 }
 
 // A Taker takes over a connection that was upgraded on a kept-alive HTTP

@@ -1,0 +1,186 @@
+package door
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"strconv"
+	"time"
+
+	"oneport/epmd"
+	"oneport/relay"
+	"oneport/upgrade"
+)
+
+const (
+	// dialTimeout bounds the connecting to a node of this host.
+	dialTimeout = 3 * time.Second
+	// forwardTimeout bounds the connecting to a node elsewhere: less than the
+	// 7 s after which OTP gives up (kernel's net_setuptime).
+	forwardTimeout = 6 * time.Second
+)
+
+// stockNode is why a connection is relayed at all.
+const stockNode = "the node takes no descriptors"
+
+// deliver gives a connection to a node of this host, by the best way there is.
+// The ways, best first: the descriptor itself (package handover, once a node
+// can take one), and the relay, which then looks for its own best path.
+// taken holds bytes of the client that were read beyond its request.
+func (d *Door) deliver(ctx context.Context, c *Conn, name string, a asker, taken []byte) {
+	c.routed(name)
+	reg, ok := d.registry.Lookup(name)
+	switch {
+	case d.draining.Load():
+		d.refuse(c, a, CauseShuttingDown, unavailable("this door is shutting down"))
+		return
+	case !ok:
+		d.refuse(c, a, CauseNoNode, &upgrade.Refusal{Status: http.StatusNotFound, Reason: fmt.Sprintf("no node %q is registered here", name)})
+		return
+	}
+	node, err := d.dial(ctx, c, reg)
+	if err != nil {
+		d.log.WithField("id", c.id).WithField("node", name).WithError(err).Debug("connecting to the node")
+		d.refuse(c, a, CauseUnreachable, unavailable(fmt.Sprintf("node %q is registered and does not answer on its port %d", name, reg.Port)))
+		return
+	}
+	d.join(ctx, c, node, a, reg.Highest, taken)
+}
+
+// dial connects to a node of this host. A node listens on every address unless
+// told otherwise (kernel's inet_dist_use_interface); then it is most likely
+// the one that the client came to, or that it registered from.
+func (d *Door) dial(ctx context.Context, c *Conn, reg *epmd.Registration) (*net.TCPConn, error) {
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	var errs []error
+	tried := map[netip.Addr]bool{}
+	for _, addr := range []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback(), reg.Peer.Addr(), c.local.Addr()} {
+		if tried[addr] || !addr.IsValid() {
+			continue
+		}
+		tried[addr] = true
+		to := netip.AddrPortFrom(addr, reg.Port)
+		if err := checkPort(reg, to); err != nil {
+			return nil, err
+		}
+		node, err := dialTCP(ctx, to.String())
+		if err == nil {
+			return node, nil
+		}
+		errs = append(errs, err)
+	}
+	return nil, errors.Join(errs...)
+}
+
+func dialTCP(ctx context.Context, addr string) (*net.TCPConn, error) {
+	d := net.Dialer{KeepAlive: -1} // the relay sets it
+	d.SetMultipathTCP(false)
+	c, err := d.DialContext(ctx, "tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	return c.(*net.TCPConn), nil
+}
+
+// join says yes to the client and relays until the connection is over.
+func (d *Door) join(ctx context.Context, c *Conn, node *net.TCPConn, a asker, version uint16, taken []byte) {
+	c.tcp.SetWriteDeadline(time.Now().Add(answerTimeout))
+	err := a.grant(c.tcp, version)
+	c.tcp.SetDeadline(time.Time{})
+	if err != nil {
+		node.Close()
+		c.ends("closed by the client")
+		return
+	}
+	result := relay.Join(ctx, c.tcp, node, relay.Options{
+		Prefix:   taken,
+		Counters: &c.bytes,
+		OnPath: func(path relay.Path, why string) {
+			if why == "" {
+				why = stockNode
+			}
+			c.takes(Relayed, path, why)
+		},
+	})
+	c.ends(string(result.Reason))
+}
+
+// forward gives a connection to a node of another host: by that host's door if
+// it has one, else by its EPMD.
+func (d *Door) forward(ctx context.Context, c *Conn, want upgrade.Decision, taken []byte) {
+	c.routed(want.Node + "@" + want.Host)
+	node, version, err := d.reach(ctx, c, want)
+	if err != nil {
+		refusal := forwardRefusal(want, err)
+		d.refuse(c, upgradeAsker{}, causeOf(refusal), refusal)
+		return
+	}
+	d.join(ctx, c, node, upgradeAsker{}, version, taken)
+}
+
+func (d *Door) reach(ctx context.Context, c *Conn, want upgrade.Decision) (*net.TCPConn, uint16, error) {
+	if d.draining.Load() {
+		return nil, 0, unavailable("this door is shutting down")
+	}
+	if err := upgrade.CheckHops(want.Hops, d.self); err != nil {
+		return nil, 0, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, forwardTimeout)
+	defer cancel()
+	addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip", want.Host)
+	if err != nil {
+		return nil, 0, err
+	}
+	for _, addr := range addrs {
+		// A name that leads back here must not open what this host keeps for
+		// itself, or send the request round and round.
+		if epmd.IsLocal(netip.AddrPortFrom(addr.Unmap(), 0), c.local) {
+			return nil, 0, &upgrade.Refusal{Status: http.StatusMisdirectedRequest,
+				Reason: fmt.Sprintf("%q is an address of this host; see --host of oneport serve", want.Host)}
+		}
+	}
+	var last error
+	for _, addr := range addrs {
+		node, version, err := ask(ctx, netip.AddrPortFrom(addr.Unmap(), want.Via.Port), want, append(want.Hops, d.self))
+		if err == nil {
+			return node, version, nil
+		}
+		if refusal := (*upgrade.Refusal)(nil); errors.As(err, &refusal) || errors.Is(err, epmd.ErrNoSuchNode) {
+			return nil, 0, err // that host has answered
+		}
+		last = err
+	}
+	return nil, 0, last
+}
+
+// ask asks one address of another host for a node.
+func ask(ctx context.Context, at netip.AddrPort, want upgrade.Decision, via []string) (*net.TCPConn, uint16, error) {
+	door := upgrade.Client{Via: via}
+	conn, version, err := door.Dial(ctx, at.String(), want.Node, want.Host)
+	if !errors.Is(err, upgrade.ErrNotHTTP) {
+		return conn, version, err
+	}
+	node, err := (&epmd.Client{Addr: at.String()}).Lookup(ctx, want.Node)
+	if err != nil {
+		return nil, 0, err
+	}
+	conn, err = dialTCP(ctx, net.JoinHostPort(at.Addr().String(), strconv.Itoa(int(node.Port))))
+	return conn, node.Highest, err
+}
+
+// forwardRefusal is what a client is told when a node elsewhere was not
+// reached: the other door's own words if it said any.
+func forwardRefusal(want upgrade.Decision, err error) *upgrade.Refusal {
+	var refusal *upgrade.Refusal
+	switch {
+	case errors.As(err, &refusal):
+		return refusal
+	case errors.Is(err, epmd.ErrNoSuchNode):
+		return &upgrade.Refusal{Status: http.StatusNotFound, Reason: fmt.Sprintf("no node %q is registered at %s", want.Node, want.Host)}
+	}
+	return unavailable(fmt.Sprintf("neither a door nor an EPMD at %s answers on port %d", want.Host, want.Via.Port))
+}
