@@ -157,7 +157,12 @@ func (d *Door) listen(ctx context.Context) error {
 	lc := net.ListenConfig{KeepAlive: -1}
 	lc.SetMultipathTCP(false)
 	for _, addr := range d.o.Listen {
-		for _, network := range networks(addr) {
+		over, err := networks(addr)
+		if err != nil {
+			d.closeListeners()
+			return err
+		}
+		for _, network := range over {
 			l, err := lc.Listen(ctx, network, addr)
 			if err != nil {
 				d.closeListeners()
@@ -180,19 +185,20 @@ func (d *Door) listen(ctx context.Context) error {
 	return nil
 }
 
-// networks returns the networks to listen on for addr: both for an address
-// with no host, or with a name.
-func networks(addr string) []string {
-	if a, err := netip.ParseAddrPort(addr); err == nil {
-		if a.Addr().Unmap().Is4() {
-			return []string{"tcp4"}
-		}
-		return []string{"tcp6"}
+// networks returns the networks to listen on for addr: both where no host is
+// given.
+func networks(addr string) ([]string, error) {
+	if host, port, err := net.SplitHostPort(addr); err == nil && host == "" && port != "" {
+		return []string{"tcp4", "tcp6"}, nil
 	}
-	if host, _, err := net.SplitHostPort(addr); err == nil && host == "" {
-		return []string{"tcp4", "tcp6"}
+	a, err := netip.ParseAddrPort(addr)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("listening on %q: expected ADDRESS:PORT or :PORT with an IP address, as in 0.0.0.0:4369 or [::]:4369", addr)
+	case a.Addr().Unmap().Is4():
+		return []string{"tcp4"}, nil
 	}
-	return []string{"tcp4"}
+	return []string{"tcp6"}, nil
 }
 
 func (d *Door) closeListeners() {

@@ -312,6 +312,10 @@ func TestListeningSaysWhatIsWrong(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "epmd -kill") {
 		t.Error(err)
 	}
+	_, err = door.Open(t.Context(), door.Options{Listen: []string{"127.0.0.1:0", "myhost:4369"}})
+	if err == nil || !strings.Contains(err.Error(), "[::]:4369") {
+		t.Error(err)
+	}
 	_, err = door.Open(t.Context(), door.Options{Listen: []string{"127.0.0.1:0"}, Addresses: map[netip.Addr]string{netip.MustParseAddr("127.0.0.9"): "b"}})
 	if err == nil || !strings.Contains(err.Error(), "--listen 127.0.0.9") {
 		t.Error(err)

@@ -169,11 +169,11 @@ func causeOf(r *upgrade.Refusal) Cause {
 // the door's, and the node is remembered for it.
 func (d *Door) answer(ctx context.Context, tcp *net.TCPConn, reg *epmd.Registration) (port uint16, ok bool) {
 	peer, local := addrPort(tcp.RemoteAddr()), addrPort(tcp.LocalAddr())
-	switch {
-	case d.draining.Load() && !epmd.IsLocal(peer, local):
-		return 0, false // the handshake that follows would find nobody
-	case epmd.IsLocal(peer, local), d.o.Advertise == AdvertiseDirect:
+	switch here := epmd.IsLocal(peer, local); {
+	case here, d.o.Advertise == AdvertiseDirect:
 		return reg.Port, true
+	case d.draining.Load():
+		return 0, false // the handshake that follows would find nobody
 	}
 	if node, exact := d.o.Addresses[local.Addr()]; exact {
 		return local.Port(), node == reg.Name
