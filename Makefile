@@ -1,0 +1,44 @@
+SHELL := /bin/bash
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null)
+FUZZTIME ?= 60s
+
+.DEFAULT_GOAL := help
+.PHONY: help deps build erlang test check fuzz bench demo clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+deps: ## install what is missing, by apt (Debian 12, as root)
+	@scripts/deps.sh
+
+build: ## bin/oneport, one static binary
+	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/oneport ./cmd/oneport
+
+erlang: ## the OTP application, beams in erlang/ebin
+	@$(MAKE) --no-print-directory -C erlang
+
+check: ## formatting and vet
+	@test -z "$$(gofmt -l .)" || { echo 'gofmt would change:'; gofmt -l .; exit 1; }
+	go vet ./...
+
+test: deps build erlang check ## every test, with the race detector (root: network namespaces)
+	@$(MAKE) --no-print-directory -C erlang test
+	go test -race -timeout 20m ./...
+
+fuzz: ## every fuzz target for FUZZTIME (60s)
+	@set -e; for package in $$(go list ./...); do \
+	  for target in $$(go test -list '^Fuzz' $$package | grep '^Fuzz' || true); do \
+	    echo "$$package $$target"; go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $$package; \
+	  done; \
+	done
+
+bench: ## the relay against io.Copy, EPMD against OTP's own
+	go test -run '^$$' -bench . -benchtime 9x ./relay
+	go test -run '^$$' -bench . ./epmd
+
+demo: deps build erlang ## two hosts behind a firewall with one open port, in half a minute
+	@scripts/demo.sh
+
+clean: ## remove what was built
+	rm -rf bin
+	@$(MAKE) --no-print-directory -C erlang clean

@@ -1,0 +1,161 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"oneport/door"
+)
+
+const (
+	defaultControl = "/run/oneport/control.sock"
+	// controlTimeout bounds every request on the control socket.
+	controlTimeout = 10 * time.Second
+	// maxControl is the longest answer that a command reads, in bytes.
+	maxControl = 256 << 20
+)
+
+// control is the daemon's side of the control socket: JSON over HTTP.
+type control struct {
+	path string
+	http *http.Server
+	done chan struct{}
+}
+
+// dropped is the answer to a drop.
+type dropped struct {
+	Dropped int `json:"dropped"`
+}
+
+// openControl listens on path, with mode 0660: who may open the socket may use
+// the daemon. A socket that nobody answers on, left behind by a daemon that was
+// killed, is replaced.
+func openControl(path string, d *door.Door) (*control, error) {
+	if path == defaultControl {
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			return nil, fmt.Errorf("making the control socket's directory: %w; choose another path with --control", err)
+		}
+	}
+	l, err := net.Listen("unix", path)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		if c, err := net.DialTimeout("unix", path, time.Second); err == nil {
+			c.Close()
+			return nil, fmt.Errorf("control socket %s is in use by another daemon; choose another path with --control", path)
+		}
+		if err := os.Remove(path); err != nil {
+			return nil, fmt.Errorf("removing the stale control socket: %w", err)
+		}
+		l, err = net.Listen("unix", path)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("listening on the control socket: %w; choose another path with --control", err)
+	}
+	if err := os.Chmod(path, 0o660); err != nil {
+		l.Close()
+		return nil, fmt.Errorf("setting the control socket's mode: %w", err)
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /v1/nodes", func(w http.ResponseWriter, _ *http.Request) { reply(w, d.Nodes()) })
+	mux.HandleFunc("GET /v1/connections", func(w http.ResponseWriter, _ *http.Request) { reply(w, d.Connections()) })
+	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) { reply(w, statusOf(d)) })
+	mux.HandleFunc("POST /v1/drop", func(w http.ResponseWriter, r *http.Request) {
+		reply(w, dropped{drop(d, r.FormValue("target"))})
+	})
+	c := &control{path: path, done: make(chan struct{}), http: &http.Server{
+		Handler: mux, ReadTimeout: controlTimeout, WriteTimeout: controlTimeout, MaxHeaderBytes: 8 << 10,
+	}}
+	go func() {
+		defer close(c.done)
+		_ = c.http.Serve(l) // ends with close
+	}()
+	return c, nil
+}
+
+// close ends the control socket and removes it.
+func (c *control) close() {
+	_ = c.http.Close()
+	<-c.done
+}
+
+func reply(w http.ResponseWriter, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(v) // an error is the asker's going away
+}
+
+// drop ends connections: digits are the ID of one, anything else is a node.
+func drop(d *door.Door, target string) int {
+	if id, err := strconv.ParseUint(target, 10, 64); err == nil {
+		if d.DropID(id) {
+			return 1
+		}
+		return 0
+	}
+	if n := d.DropNode(target); n > 0 { // also one that was forwarded, NODE@HOST
+		return n
+	}
+	name, _, _ := strings.Cut(target, "@")
+	return d.DropNode(name)
+}
+
+// client is a command's side of the control socket.
+type client struct{ path string }
+
+// flag adds the flag that says which daemon is asked.
+func (c *client) flag(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&c.path, "control", defaultControl, "`PATH` of the daemon's control socket")
+}
+
+// get asks for path and decodes the answer into v.
+func (c *client) get(ctx context.Context, path string, v any) error {
+	return c.do(ctx, http.MethodGet, path, v)
+}
+
+func (c *client) do(ctx context.Context, method, path string, v any) error {
+	ctx, cancel := context.WithTimeout(ctx, controlTimeout)
+	defer cancel()
+	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", c.path)
+	}}
+	defer transport.CloseIdleConnections()
+	req, err := http.NewRequestWithContext(ctx, method, "http://oneport/v1/"+path, nil)
+	if err != nil {
+		return err
+	}
+	resp, err := (&http.Client{Transport: transport}).Do(req)
+	switch {
+	case errors.Is(err, os.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
+		return failed(fmt.Errorf("no daemon answers on %s; start one with `oneport serve`, or name its socket with --control", c.path))
+	case errors.Is(err, os.ErrPermission):
+		return failed(fmt.Errorf("no permission to use %s; ask as root or as a member of the socket's group", c.path))
+	case err != nil:
+		return failed(fmt.Errorf("asking the daemon: %w", err))
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return failed(fmt.Errorf("asking the daemon for %s: answer %s; daemon and command may be of different versions", path, resp.Status))
+	}
+	if err := json.NewDecoder(io.LimitReader(resp.Body, maxControl)).Decode(v); err != nil {
+		return failed(fmt.Errorf("reading the daemon's answer: %w", err))
+	}
+	return nil
+}
+
+func (c *client) drop(ctx context.Context, target string) (int, error) {
+	var d dropped
+	err := c.do(ctx, http.MethodPost, "drop?target="+url.QueryEscape(target), &d)
+	return d.Dropped, err
+}

@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# Installs what the tests and the demo need and is missing, by apt.
+set -euo pipefail
+
+missing=()
+need() { # COMMAND PACKAGE...
+	command -v "$1" >/dev/null || missing+=("${@:2}")
+}
+need_file() { # GLOB PACKAGE...
+	compgen -G "$1" >/dev/null || missing+=("${@:2}")
+}
+
+need go golang-go
+need gcc gcc libc6-dev # the race detector
+need erl erlang-base
+need erl_call erlang-base
+need_file '/usr/lib/erlang/lib/inets-*' erlang-inets
+need_file '/usr/lib/erlang/lib/eunit-*' erlang-eunit
+need_file '/usr/lib/erlang/lib/erl_interface-*/include/ei.h' erlang-dev
+need elixir elixir
+need mix elixir
+need nft nftables
+need ip iproute2
+need ss iproute2
+need unshare util-linux
+need curl curl
+
+if ((${#missing[@]} == 0)); then
+	exit 0
+fi
+echo "installing: ${missing[*]}"
+if ((EUID != 0)); then
+	echo "this needs root: run it as root, or install the packages above yourself" >&2
+	exit 1
+fi
+export DEBIAN_FRONTEND=noninteractive
+apt-get update -qq
+apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
