@@ -26,7 +26,21 @@ type socket struct {
 // with these ends; with a zero remote, for the one that listens on local. It is
 // one look-up in the kernel's hash table, not a walk over all sockets, which is
 // why netlink.SocketGet, a dump, is not used.
-func findSocket(local, remote netip.AddrPort) (socket, error) {
+//
+// The netlink package receives into 64 KiB on the stack, which a goroutine keeps
+// as long as it lives, and that of a relayed connection lives long: so it is
+// asked from one of its own. The answer is the kernel's and comes at once.
+func findSocket(local, remote netip.AddrPort) (s socket, err error) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s, err = diagnose(local, remote)
+	}()
+	<-done
+	return s, err
+}
+
+func diagnose(local, remote netip.AddrPort) (socket, error) {
 	// struct inet_diag_req_v2, linux/inet_diag.h
 	req := make([]byte, 56)
 	family := byte(unix.AF_INET)
