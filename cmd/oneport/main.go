@@ -58,6 +58,7 @@ finds the node that is meant, and passes ordinary web traffic on.
 Begin with ` + "`oneport serve`" + `; nodes need no change. The other commands read from
 the running daemon over its control socket.`,
 		Args:          cobra.NoArgs,
+		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
