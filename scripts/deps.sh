@@ -19,6 +19,7 @@ need_file '/usr/lib/erlang/lib/eunit-*' erlang-eunit
 need_file '/usr/lib/erlang/lib/erl_interface-*/include/ei.h' erlang-dev
 need elixir elixir
 need mix elixir
+need rebar3 rebar3 # the mix release of the tests has the OTP application as a dependency
 need nft nftables
 need ip iproute2
 need ss iproute2
