@@ -12,7 +12,7 @@ deps: ## install what is missing, by apt (Debian 12, as root)
 	@scripts/deps.sh
 
 build: ## bin/oneport, one static binary
-	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/oneport ./cmd/oneport
+	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)' -o bin/oneport ./cmd/oneport
 
 erlang: ## the OTP application, beams in erlang/ebin
 	@$(MAKE) --no-print-directory -C erlang

@@ -20,6 +20,7 @@ import (
 	"net/netip"
 	"net/url"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -364,10 +365,15 @@ func (d *Door) DropID(id uint64) bool {
 }
 
 // DropNode ends every connection to a node and returns how many there were.
-func (d *Door) DropNode(name string) int {
+// The node is given by its name, which may have this host or, where the
+// connection was forwarded, the other one behind an @.
+func (d *Door) DropNode(node string) int {
+	if name, host, ok := strings.Cut(node, "@"); ok && d.hosts.ours(strings.ToLower(host), netip.AddrPort{}) {
+		node = name
+	}
 	n := 0
 	for _, c := range d.all() {
-		if c.isNode(name) {
+		if c.isNode(node) {
 			c.ends("dropped")
 			c.cancel()
 			n++

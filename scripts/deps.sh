@@ -10,7 +10,10 @@ need_file() { # GLOB PACKAGE...
 	compgen -G "$1" >/dev/null || missing+=("${@:2}")
 }
 
-need go golang-go
+if ! command -v go >/dev/null; then
+	echo 'Go is missing: install Go 1.26 or later; the one that Debian 12 packages is too old' >&2
+	exit 1
+fi
 need gcc gcc libc6-dev # the race detector
 need erl erlang-base
 need erl_call erlang-base

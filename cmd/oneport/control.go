@@ -12,17 +12,22 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"oneport/door"
 )
 
 const (
 	defaultControl = "/run/oneport/control.sock"
+	// controlMode lets the daemon's user and group in.
+	controlMode = 0o660
+	// maxControlPath is the longest path of a socket, in bytes: sun_path of
+	// unix(7) less its final NUL.
+	maxControlPath = 107
 	// controlTimeout bounds every request on the control socket.
 	controlTimeout = 10 * time.Second
 	// maxControl is the longest answer that a command reads, in bytes.
@@ -31,7 +36,6 @@ const (
 
 // control is the daemon's side of the control socket: JSON over HTTP.
 type control struct {
-	path string
 	http *http.Server
 	done chan struct{}
 }
@@ -50,23 +54,9 @@ func openControl(path string, d *door.Door) (*control, error) {
 			return nil, fmt.Errorf("making the control socket's directory: %w; choose another path with --control", err)
 		}
 	}
-	l, err := net.Listen("unix", path)
-	if errors.Is(err, syscall.EADDRINUSE) {
-		if c, err := net.DialTimeout("unix", path, time.Second); err == nil {
-			c.Close()
-			return nil, fmt.Errorf("control socket %s is in use by another daemon; choose another path with --control", path)
-		}
-		if err := os.Remove(path); err != nil {
-			return nil, fmt.Errorf("removing the stale control socket: %w", err)
-		}
-		l, err = net.Listen("unix", path)
-	}
+	l, err := listenControl(path)
 	if err != nil {
-		return nil, fmt.Errorf("listening on the control socket: %w; choose another path with --control", err)
-	}
-	if err := os.Chmod(path, 0o660); err != nil {
-		l.Close()
-		return nil, fmt.Errorf("setting the control socket's mode: %w", err)
+		return nil, err
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/nodes", func(w http.ResponseWriter, _ *http.Request) { reply(w, d.Nodes()) })
@@ -75,7 +65,7 @@ func openControl(path string, d *door.Door) (*control, error) {
 	mux.HandleFunc("POST /v1/drop", func(w http.ResponseWriter, r *http.Request) {
 		reply(w, dropped{drop(d, r.FormValue("target"))})
 	})
-	c := &control{path: path, done: make(chan struct{}), http: &http.Server{
+	c := &control{done: make(chan struct{}), http: &http.Server{
 		Handler: mux, ReadTimeout: controlTimeout, WriteTimeout: controlTimeout, MaxHeaderBytes: 8 << 10,
 	}}
 	go func() {
@@ -83,6 +73,59 @@ func openControl(path string, d *door.Door) (*control, error) {
 		_ = c.http.Serve(l) // ends with close
 	}()
 	return c, nil
+}
+
+// listenControl makes the socket, in the place of a stale one if need be.
+func listenControl(path string) (net.Listener, error) {
+	// bind(2) makes the file with the mode that the descriptor has, less the
+	// umask: nobody else can connect in the moment before the chmod below,
+	// which gives back what the umask took.
+	lc := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
+		var err error
+		if closed := raw.Control(func(fd uintptr) { err = unix.Fchmod(int(fd), controlMode) }); closed != nil {
+			return closed
+		}
+		return err
+	}}
+	l, err := lc.Listen(context.Background(), "unix", path)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		if err := removeStale(path); err != nil {
+			return nil, err
+		}
+		l, err = lc.Listen(context.Background(), "unix", path)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("listening on the control socket: %w; choose another path with --control", err)
+	}
+	if err := os.Chmod(path, controlMode); err != nil {
+		l.Close()
+		return nil, fmt.Errorf("setting the control socket's mode: %w", err)
+	}
+	return l, nil
+}
+
+// removeStale removes a socket that nobody listens on, and nothing else.
+func removeStale(path string) error {
+	switch info, err := os.Lstat(path); {
+	case errors.Is(err, os.ErrNotExist):
+		return nil // its owner has just removed it
+	case err != nil:
+		return fmt.Errorf("looking at what is in the control socket's place: %w", err)
+	case info.Mode().Type() != os.ModeSocket:
+		return fmt.Errorf("control socket: %s is there and is no socket; choose another path with --control", path)
+	}
+	c, err := net.DialTimeout("unix", path, time.Second)
+	if err == nil {
+		c.Close()
+		return fmt.Errorf("control socket %s is in use by another daemon; choose another path with --control", path)
+	}
+	if !errors.Is(err, syscall.ECONNREFUSED) { // too busy to answer, for one, is not stale
+		return fmt.Errorf("asking who listens on the control socket: %w; choose another path with --control", err)
+	}
+	if err := os.Remove(path); err != nil {
+		return fmt.Errorf("removing the stale control socket: %w", err)
+	}
+	return nil
 }
 
 // close ends the control socket and removes it.
@@ -104,11 +147,7 @@ func drop(d *door.Door, target string) int {
 		}
 		return 0
 	}
-	if n := d.DropNode(target); n > 0 { // also one that was forwarded, NODE@HOST
-		return n
-	}
-	name, _, _ := strings.Cut(target, "@")
-	return d.DropNode(name)
+	return d.DropNode(target)
 }
 
 // client is a command's side of the control socket.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 
 	"github.com/spf13/cobra"
@@ -14,7 +15,7 @@ func newDrop(e *env) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "drop NODE|ID",
 		Short: "End the connections to a node, or one connection",
-		Long: `End every connection to the node NODE (its name, with or without @HOST), or the
+		Long: `End every connection to the node NODE (its name, or NAME@HOST), or the
 one whose number is ID (see oneport connections). The node stays registered.`,
 		Args: cobra.ExactArgs(1),
 		ValidArgsFunction: func(c *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
@@ -28,7 +29,7 @@ one whose number is ID (see oneport connections). The node stays registered.`,
 			var targets []string
 			for _, i := range conns {
 				targets = append(targets, strconv.FormatUint(i.ID, 10))
-				if i.Node != "" {
+				if i.Node != "" && !slices.Contains(targets, i.Node) {
 					targets = append(targets, i.Node)
 				}
 			}

@@ -64,6 +64,9 @@ the running daemon over its control socket.`,
 	}
 	root.SetOut(e.stdout)
 	root.SetErr(e.stderr)
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		return fmt.Errorf("%w; see `%s --help`", err, c.CommandPath())
+	})
 	root.AddCommand(
 		newServe(e), newNodes(e), newConnections(e), newStatus(e), newDrop(e), newVersion(e), newEPMD(e),
 	)

@@ -151,6 +151,7 @@ func TestWrongUse(t *testing.T) {
 		{"status --control /nonexistent/x.sock", 1, "oneport serve"},
 		{"drop", 2, "accepts 1 arg"},
 		{"drop x --control " + socket, 1, "oneport connections"},
+		{"drop b@elsewhere --control " + socket, 1, "oneport connections"},
 		{"drop 99 --control " + socket, 1, "oneport connections"},
 	} {
 		code, _, errs := oneport(t, strings.Fields(tt.args)...)
@@ -228,7 +229,7 @@ func TestReadingCommands(t *testing.T) {
 func TestDrop(t *testing.T) {
 	addr, socket := daemon(t)
 	node(t, addr)
-	for _, target := range []string{"b", "b@anywhere"} {
+	for _, target := range []string{"b", "b@127.0.0.1", "b@LocalHost"} {
 		c := connect(t, addr)
 		if code, out, errs := oneport(t, "drop", target, "--control", socket); code != 0 || out != "dropped 1 connection\n" {
 			t.Fatal(target, code, out, errs)

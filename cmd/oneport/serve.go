@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"os"
 	"os/signal"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -75,8 +76,14 @@ func (f *serveFlags) options() (door.Options, error) {
 	var err error
 	for _, l := range f.listen {
 		host, port, err := net.SplitHostPort(l)
-		if _, ipErr := netip.ParseAddr(host); err != nil || port == "" || host != "" && ipErr != nil {
+		_, portErr := strconv.ParseUint(port, 10, 16)
+		if _, ipErr := netip.ParseAddr(host); err != nil || portErr != nil || host != "" && ipErr != nil {
 			return o, fmt.Errorf("--listen %q: expected ADDR:PORT with an IP address, as in 0.0.0.0:4369 or [::]:4369, or :PORT", l)
+		}
+	}
+	for _, h := range f.hosts {
+		if h == "" || strings.ContainsAny(h, "/@ ") {
+			return o, fmt.Errorf("--host %q: expected the name or address of a host, as in db1.example.com", h)
 		}
 	}
 	for _, a := range f.addresses {
@@ -113,6 +120,8 @@ func (f *serveFlags) options() (door.Options, error) {
 		o.Forward = append(o.Forward, p)
 	}
 	switch {
+	case f.control == "" || f.control[0] == '@' || len(f.control) > maxControlPath:
+		return o, fmt.Errorf("--control %q: expected a path of up to %d bytes, as in %s", f.control, maxControlPath, defaultControl)
 	case f.drain < 0:
 		return o, fmt.Errorf("--drain %v: expected a time of 0 or more", f.drain)
 	case f.headerTimeout <= 0:
@@ -253,13 +262,14 @@ func serve(ctx context.Context, e *env, f *serveFlags) error {
 }
 
 // clipToFileLimit keeps the number of connections within the limit of open
-// files: a relayed connection has two, and a registration one.
+// files, where every one of them is relayed and so has two.
 func clipToFileLimit(o *door.Options) {
 	var limit unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil || limit.Cur < 2*spareFiles {
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 		return
 	}
-	if most := int(min(limit.Cur, 1<<30) - spareFiles); most < o.MaxConns {
+	spare := min(spareFiles, limit.Cur/2)
+	if most := int(min(limit.Cur-spare, 1<<30) / 2); most < o.MaxConns {
 		o.Log.WithFields(logrus.Fields{"limit": limit.Cur, "max_connections": most}).
 			Warn("max-connections is lowered to the limit of open files; raise it with ulimit -n or LimitNOFILE=")
 		o.MaxConns = most

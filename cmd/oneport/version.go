@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"runtime"
 	"runtime/debug"
@@ -14,6 +15,7 @@ var version string
 // build says what this program was built from.
 type build struct {
 	Version string `json:"version"`
+	Commit  string `json:"commit,omitempty"` // of git, if the go command stamped it
 	Go      string `json:"go"`
 	OS      string `json:"os"`
 	Arch    string `json:"arch"`
@@ -21,12 +23,15 @@ type build struct {
 
 func buildVersion() build {
 	b := build{Version: version, Go: runtime.Version(), OS: runtime.GOOS, Arch: runtime.GOARCH}
-	if info, ok := debug.ReadBuildInfo(); ok && b.Version == "" {
-		b.Version = info.Main.Version
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, s := range info.Settings {
+			if s.Key == "vcs.revision" {
+				b.Commit = s.Value
+			}
+		}
+		b.Version = cmp.Or(b.Version, info.Main.Version)
 	}
-	if b.Version == "" {
-		b.Version = "(devel)"
-	}
+	b.Version = cmp.Or(b.Version, "(devel)")
 	return b
 }
 
@@ -41,7 +46,11 @@ func newVersion(e *env) *cobra.Command {
 			if asJSON {
 				return printJSON(e, b)
 			}
-			fmt.Fprintf(e.stdout, "oneport %s, %s, %s/%s\n", b.Version, b.Go, b.OS, b.Arch)
+			commit := ""
+			if b.Commit != "" {
+				commit = ", commit " + b.Commit
+			}
+			fmt.Fprintf(e.stdout, "oneport %s%s, %s, %s/%s\n", b.Version, commit, b.Go, b.OS, b.Arch)
 			return nil
 		},
 	}
