@@ -10,7 +10,6 @@ readonly one=oneport-demo-$$-1 two=oneport-demo-$$-2
 readonly ip1=10.43.69.1 ip2=10.43.69.2
 readonly size=10000000 # bytes of the transfers
 dir=$(mktemp -d)
-pids=()
 failed=
 
 if [[ -t 1 ]]; then
@@ -33,10 +32,14 @@ clean_up() {
 	local status=$?
 	trap - EXIT
 	((status == 0)) || [[ -n $failed ]] || printf '\n%sstopped: exit code %d%s\n' "$red" "$status" "$plain" >&2
-	for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done
-	for pid in "${pids[@]}"; do
-		for _ in {1..50}; do kill -0 "$pid" 2>/dev/null || break; sleep 0.1; done
-		kill -9 "$pid" 2>/dev/null || true
+	# Whatever runs in the two namespaces was started here.
+	for signal in TERM KILL; do
+		for _ in {1..30}; do
+			mapfile -t pids < <(for ns in "$one" "$two"; do ip netns pids "$ns" 2>/dev/null; done)
+			((${#pids[@]} > 0)) || break 2
+			kill -"$signal" "${pids[@]}" 2>/dev/null || true
+			sleep 0.1
+		done
 	done
 	wait 2>/dev/null || true
 	for ns in "$one" "$two"; do ip netns del "$ns" 2>/dev/null || true; done
@@ -56,7 +59,6 @@ start() {
 	local log=$1
 	shift
 	on "$@" >"$dir/$log.log" 2>&1 </dev/null &
-	pids+=($!)
 }
 # until_true WHAT COMMAND...: wait for a condition, 10 s at most
 until_true() {
@@ -163,7 +165,6 @@ ok "curl http://$ip2:4369/  ->  $(page)"
 title 'What the operator of host 2 sees.'
 on "$one" env HOME="$dir" timeout 20 erl -noshell -name held@$ip1 -setcookie demo -start_epmd false -proto_dist oneport -pa "$beams" \
 	-eval "net_adm:ping('b@$ip2'), timer:sleep(15000), halt()." >"$dir/held.log" 2>&1 &
-pids+=($!)
 carried() { "$oneport" connections --json --control "$dir/2.sock" | grep -q '"protocol": "upgrade"'; }
 until_true 'the connections are listed' carried
 echo '  $ oneport nodes'

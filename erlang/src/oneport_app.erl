@@ -1,0 +1,22 @@
+%% @doc Start of the application `oneport'.
+%%
+%% The carriers, {@link oneport_dist} and {@link oneport6_dist}, work without it:
+%% the distribution starts before any application does.
+-module(oneport_app).
+-behaviour(application).
+
+-export([start/2, stop/1]).
+
+%% @private
+-spec start(application:start_type(), term()) -> {ok, pid()} | {error, term()}.
+start(_Type, _Args) ->
+    case oneport_sup:start_link() of
+        {ok, Pid} -> {ok, Pid};
+        ignore -> {error, ignore};
+        {error, Reason} -> {error, Reason}
+    end.
+
+%% @private
+-spec stop(term()) -> ok.
+stop(_State) ->
+    ok.
