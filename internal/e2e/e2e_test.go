@@ -39,7 +39,7 @@ var root = filepath.Join("..", "..")
 
 // build builds the daemon and the carrier.
 func build() error {
-	if err := depend("cmd/oneport", "erlang/src", "erlang/test/mix_release"); err != nil {
+	if err := depend("cmd/oneport", "erlang/src", "erlang/test"); err != nil {
 		return err
 	}
 	erlang, err := filepath.Abs(filepath.Join(root, "erlang"))
