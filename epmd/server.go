@@ -199,7 +199,9 @@ func (x *exchange) local(request string) bool {
 
 // log returns the log with the connection's peer in it.
 func (x *exchange) log() logrus.FieldLogger {
-	return logger(x.Log).WithField("peer", x.conn.RemoteAddr().String())
+	// A connection that was reset before it was accepted has no remote address.
+	peer, _ := endpoints(x.conn)
+	return logger(x.Log).WithField("peer", peer.String())
 }
 
 func (s *Server) packetTimeout() time.Duration {

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	logtest "github.com/sirupsen/logrus/hooks/test"
 	"golang.org/x/sys/unix"
 )
 
@@ -681,6 +682,25 @@ func TestResetBeforeTheAnswer(t *testing.T) {
 	}
 	conn.Close()
 	until(t, "the name is free", func() bool { return server.Registry.Len() == 0 })
+}
+
+// A connection that is reset before it is served has not even an address.
+func TestResetBeforeItIsAccepted(t *testing.T) {
+	log, warnings := logtest.NewNullLogger()
+	server := &Server{DelayAccept: 50 * time.Millisecond, Log: log}
+	c := serve(t, server)
+	for _, packet := range []string{"\x00", "\x00\x04znew", "\x00\x01n"} {
+		conn := dial(t, c)
+		write(t, conn, packet)
+		if err := conn.SetLinger(0); err != nil {
+			t.Fatal(err)
+		}
+		conn.Close()
+	}
+	wantNames(t, c)
+	if len(warnings.AllEntries()) == 0 {
+		t.Error("no connection was found reset")
+	}
 }
 
 func TestDelaysAreNoLongerThanTheServer(t *testing.T) {

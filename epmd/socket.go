@@ -20,7 +20,7 @@ const (
 func past() time.Time { return time.Unix(1, 0) }
 
 // endpoints returns both addresses of c, as IPv4 addresses where that is what
-// they are.
+// they are. One that is not known is not valid.
 func endpoints(c *net.TCPConn) (peer, local netip.AddrPort) {
 	return addrPort(c.RemoteAddr()), addrPort(c.LocalAddr())
 }
@@ -98,7 +98,7 @@ func sendLast(c *net.TCPConn, answer []byte) error {
 		var n int
 		n, sendErr = send(int(fd), answer, unix.MSG_MORE)
 		answer = answer[n:]
-		return sendErr != unix.EAGAIN && (sendErr != nil || len(answer) == 0)
+		return sendErr != unix.EAGAIN
 	})
 	if err != nil {
 		return err
