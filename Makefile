@@ -32,8 +32,9 @@ fuzz: ## every fuzz target for FUZZTIME (60s)
 	  done; \
 	done
 
-bench: ## the relay against io.Copy, EPMD against OTP's own
+bench: ## the relay against io.Copy, EPMD against OTP's own, idle connections
 	go test -run '^$$' -bench . -benchtime 9x ./relay
+	go test -run '^$$' -bench . -benchtime 1x ./internal/e2e
 	go test -run '^$$' -bench . ./epmd
 
 demo: deps build erlang ## two hosts behind a firewall with one open port, in half a minute

@@ -168,7 +168,7 @@ func (d *Door) listen(ctx context.Context) error {
 			if err != nil {
 				d.closeListeners()
 				if errors.Is(err, unix.EADDRINUSE) {
-					return fmt.Errorf("listening on %s: the port is taken, by an epmd perhaps: end it with `epmd -kill`, or choose another --listen", addr)
+					return fmt.Errorf("listening on %s: the port is taken: end an epmd with `epmd -kill` and another oneport by its service manager, or choose another --listen", addr)
 				}
 				return fmt.Errorf("listening on %s: %w", addr, err)
 			}
@@ -351,12 +351,13 @@ func (d *Door) Connections() []Info {
 	return infos
 }
 
-// DropID ends one connection and says whether there was one.
+// DropID ends one connection of those that Connections lists, and says whether
+// there was one.
 func (d *Door) DropID(id uint64) bool {
 	d.mu.Lock()
 	c := d.conns[id]
 	d.mu.Unlock()
-	if c == nil {
+	if c == nil || c.info().Protocol == EPMD {
 		return false
 	}
 	c.ends("dropped")
