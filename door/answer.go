@@ -23,6 +23,8 @@ const (
 // An asker is the protocol in which a client has asked for a node, and gets
 // its answer. Nothing else knows in which words yes and no are said.
 type asker interface {
+	// protocol is what the asker's connections are listed as.
+	protocol() Protocol
 	// grant says yes. The next byte in either direction is the distribution's.
 	grant(c *net.TCPConn, version uint16) error
 	// refuse says no, with a status of HTTP and one line for those who can
@@ -31,6 +33,8 @@ type asker interface {
 }
 
 type upgradeAsker struct{}
+
+func (upgradeAsker) protocol() Protocol { return Upgrade }
 
 func (upgradeAsker) grant(c *net.TCPConn, version uint16) error {
 	_, err := c.Write(upgrade.AppendAccept(nil, version))
@@ -45,6 +49,8 @@ func (upgradeAsker) refuse(c *net.TCPConn, r *upgrade.Refusal) error {
 // rawAsker is a stock client that sends its handshake at once. The handshake
 // is for the node, and stays unread.
 type rawAsker struct{}
+
+func (rawAsker) protocol() Protocol { return Raw }
 
 // grant says nothing: the node answers the handshake itself.
 func (rawAsker) grant(*net.TCPConn, uint16) error { return nil }
@@ -61,6 +67,8 @@ func (rawAsker) refuse(c *net.TCPConn, _ *upgrade.Refusal) error {
 // epmdAsker is a client of EPMD that is refused before its request is served.
 type epmdAsker struct{ kind byte }
 
+func (epmdAsker) protocol() Protocol { return EPMD }
+
 func (epmdAsker) grant(*net.TCPConn, uint16) error { return nil }
 
 func (a epmdAsker) refuse(c *net.TCPConn, _ *upgrade.Refusal) error {
@@ -70,8 +78,6 @@ func (a epmdAsker) refuse(c *net.TCPConn, _ *upgrade.Refusal) error {
 		b = epmd.PortResponse{Result: 1}.Append(nil)
 	case 'x':
 		b = epmd.AliveResponse{Result: 1, Creation: 99}.Append(nil)
-	case 'h':
-		b = epmd.HandoverResponse{Result: 1}.Append(nil)
 	}
 	_, err := c.Write(b)
 	return err
@@ -79,6 +85,8 @@ func (a epmdAsker) refuse(c *net.TCPConn, _ *upgrade.Refusal) error {
 
 // mute is a client in whose protocol nothing can be said.
 type mute struct{}
+
+func (mute) protocol() Protocol { return Unknown }
 
 func (mute) grant(*net.TCPConn, uint16) error            { return nil }
 func (mute) refuse(*net.TCPConn, *upgrade.Refusal) error { return nil }
@@ -90,6 +98,8 @@ func askerOf(p Protocol, head []byte) asker {
 		return upgradeAsker{}
 	case Raw:
 		return rawAsker{}
+	case HandoverRequest:
+		return handoverAsker{}
 	case EPMD:
 		return epmdAsker{kind: head[2]}
 	}

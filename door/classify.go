@@ -46,10 +46,14 @@ func cutFirst(b []byte) (Protocol, int, error) {
 	case length > epmd.MaxRequest || length == 0:
 		return Unknown, 0, errUnknownProtocol
 	case kind == 'x' || kind == 'z' || kind == 'n' || kind == 'd' || kind == 'k' || kind == 's' || kind == 'h':
-		if len(b) < 2+length {
-			return EPMD, 0, nil
+		protocol := EPMD
+		if kind == 'h' {
+			protocol = HandoverRequest
 		}
-		return EPMD, 2 + length, nil
+		if len(b) < 2+length {
+			return protocol, 0, nil
+		}
+		return protocol, 2 + length, nil
 	}
 	return Unknown, 0, errUnknownProtocol
 }

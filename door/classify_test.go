@@ -40,7 +40,7 @@ func TestFirstBytesTellTheProtocol(t *testing.T) {
 		{"PORT_PLEASE2", string(request), EPMD},
 		{"ALIVE2 longer than 255 bytes", string(alive), EPMD},
 		{"NAMES", "\x00\x01n", EPMD},
-		{"handover", frame("hb"), EPMD},
+		{"handover", frame("hb"), HandoverRequest},
 		{"handshake", handshake("a@b"), Raw},
 		{"handshake, long name", handshake(strings.Repeat("a", 255) + "@" + strings.Repeat("b", 255)), Raw},
 		{"old handshake", oldHandshake, Raw},

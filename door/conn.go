@@ -38,6 +38,8 @@ const (
 	HTTP    Protocol = "http"
 	Upgrade Protocol = "upgrade"   // HTTP that asks for a node
 	Raw     Protocol = "handshake" // a distribution handshake with nothing before it
+	// HandoverRequest is the request of the 2016 fork's clients (EPMD's 'h').
+	HandoverRequest Protocol = "handover"
 )
 
 // Web is the path of a connection that is served by HTTP, not joined to a node.
@@ -79,7 +81,16 @@ type Info struct {
 	BytesToNode   uint64   `json:"bytes_to_node"`
 	BytesToClient uint64   `json:"bytes_to_client"`
 	State         State    `json:"state"`
-	AgeS          float64  `json:"age_s"` // seconds since it was accepted
+	AgeS          float64  `json:"age_s"`         // seconds since it was accepted
+	TCP           *TCPInfo `json:"tcp,omitempty"` // of a connection that was handed over
+}
+
+// TCPInfo is what the kernel tells of a connection that the daemon does not
+// have any more.
+type TCPInfo struct {
+	State       string `json:"state"`       // as ss(8) calls it
+	Retransmits uint32 `json:"retransmits"` // segments, from the beginning
+	RoundTripUs uint32 `json:"rtt_us"`      // smoothed, in microseconds
 }
 
 func (c *Conn) info() Info {

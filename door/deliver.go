@@ -23,12 +23,12 @@ const (
 	forwardTimeout = 6 * time.Second
 )
 
-// stockNode is why a connection is relayed at all.
-const stockNode = "the node takes no descriptors"
+// errNoPort says that a node that takes connections by descriptor only could
+// not be given one.
+var errNoPort = errors.New("the node has no port of its own")
 
-// deliver gives a connection to a node of this host, by the best way there is.
-// The ways, best first: the descriptor itself (package handover, once a node
-// can take one), and the relay, which then looks for its own best path.
+// deliver gives a connection to a node of this host, by the best way there is:
+// the descriptor itself, or else the relay, which looks for its own best path.
 // taken holds bytes of the client that were read beyond its request.
 func (d *Door) deliver(ctx context.Context, c *Conn, name string, a asker, taken []byte) {
 	c.routed(name)
@@ -41,19 +41,51 @@ func (d *Door) deliver(ctx context.Context, c *Conn, name string, a asker, taken
 		d.refuse(c, a, CauseNoNode, &upgrade.Refusal{Status: http.StatusNotFound, Reason: fmt.Sprintf("no node %q is registered here", name)})
 		return
 	}
+	done, granted, why := d.hand(ctx, c, reg, a, taken)
+	if done {
+		return
+	}
 	node, err := d.dial(ctx, c, reg)
 	if err != nil {
 		d.log.WithField("id", c.id).WithField("node", name).WithError(err).Debug("connecting to the node")
-		d.refuse(c, a, CauseUnreachable, unavailable(fmt.Sprintf("node %q is registered and does not answer on its port %d", name, reg.Port)))
+		d.unreachable(c, a, reg, granted, why, err)
 		return
 	}
-	d.join(ctx, c, node, a, reg.Highest, taken)
+	if granted {
+		a = grantedAsker{a}
+	}
+	d.join(ctx, c, node, a, reg.Highest, taken, why)
 }
+
+// unreachable refuses a client whose node neither took nor accepted its
+// connection.
+func (d *Door) unreachable(c *Conn, a asker, reg *epmd.Registration, granted bool, why string, err error) {
+	reason := fmt.Sprintf("node %q is registered and does not answer on its port %d", reg.Name, reg.Port)
+	if errors.Is(err, errNoPort) {
+		reason = fmt.Sprintf("node %q takes connections by descriptor only, and %s", reg.Name, why)
+	}
+	if granted {
+		// The client was told yes; what is left is to end its connection, also
+		// for a receiver that still holds a copy.
+		c.refused(CauseUnreachable, reason)
+		c.tcp.CloseWrite()
+		return
+	}
+	d.refuse(c, a, CauseUnreachable, unavailable(reason))
+}
+
+// grantedAsker is one whose client was told yes already.
+type grantedAsker struct{ asker }
+
+func (grantedAsker) grant(*net.TCPConn, uint16) error { return nil }
 
 // dial connects to a node of this host. A node listens on every address unless
 // told otherwise (kernel's inet_dist_use_interface); then it is most likely
 // the one that the client came to, or that it registered from.
 func (d *Door) dial(ctx context.Context, c *Conn, reg *epmd.Registration) (*net.TCPConn, error) {
+	if reg.Port == 0 {
+		return nil, errNoPort
+	}
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 	var errs []error
@@ -86,12 +118,10 @@ func dialTCP(ctx context.Context, addr string) (*net.TCPConn, error) {
 	return c.(*net.TCPConn), nil
 }
 
-// join says yes to the client and relays until the connection is over.
-func (d *Door) join(ctx context.Context, c *Conn, node *net.TCPConn, a asker, version uint16, taken []byte) {
-	c.tcp.SetWriteDeadline(time.Now().Add(answerTimeout))
-	err := a.grant(c.tcp, version)
-	c.tcp.SetDeadline(time.Time{})
-	if err != nil {
+// join says yes to the client and relays until the connection is over. why
+// says why it is relayed at all.
+func (d *Door) join(ctx context.Context, c *Conn, node *net.TCPConn, a asker, version uint16, taken []byte, why string) {
+	if err := d.grant(c, a, version); err != nil {
 		node.Close()
 		c.ends("closed by the client")
 		return
@@ -99,11 +129,11 @@ func (d *Door) join(ctx context.Context, c *Conn, node *net.TCPConn, a asker, ve
 	result := relay.Join(ctx, c.tcp, node, relay.Options{
 		Prefix:   taken,
 		Counters: &c.bytes,
-		OnPath: func(path relay.Path, why string) {
-			if why == "" {
-				why = stockNode
+		OnPath: func(path relay.Path, worse string) {
+			if worse == "" {
+				worse = why
 			}
-			c.takes(Relayed, path, why)
+			c.takes(Relayed, path, worse)
 		},
 	})
 	c.ends(string(result.Reason))
@@ -119,7 +149,7 @@ func (d *Door) forward(ctx context.Context, c *Conn, want upgrade.Decision, take
 		d.refuse(c, upgradeAsker{}, causeOf(refusal), refusal)
 		return
 	}
-	d.join(ctx, c, node, upgradeAsker{}, version, taken)
+	d.join(ctx, c, node, upgradeAsker{}, version, taken, "the node is on another host")
 }
 
 func (d *Door) reach(ctx context.Context, c *Conn, want upgrade.Decision) (*net.TCPConn, uint16, error) {

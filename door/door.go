@@ -57,6 +57,8 @@ type Options struct {
 	Hosts         []string              // further names of this host
 	Addresses     map[netip.Addr]string // node by local address, for stock clients
 	Advertise     Advertise             // default AdvertiseDoor
+	NodeSocket    string                // path of the socket by which nodes take descriptors; empty: none can
+	Own           map[string]uint32     // user by name of a node, where it is not the one who registered it
 	Forward       []upgrade.Pattern     // other hosts that requests are forwarded to
 	Web           *url.URL              // web server for other HTTP requests; nil: 404
 	MaxHeader     int                   // bytes
@@ -80,15 +82,18 @@ type Door struct {
 	overflow  chan struct{} // places for connections over a limit that are told so
 	listeners []*net.TCPListener
 	web       *webServer
+	receivers receivers
 	started   time.Time
 
 	nextID   atomic.Uint64
 	draining atomic.Bool
 	serving  sync.WaitGroup // accept loops and connections
 
-	mu    sync.Mutex
-	conns map[uint64]*Conn
-	stats stats
+	mu      sync.Mutex
+	conns   map[uint64]*Conn
+	handed  map[uint64]*handed
+	pruneAt int // number of handed at which those that have ended are looked for
+	stats   stats
 }
 
 // Open listens on every address of o. Nothing is accepted until Serve.
@@ -123,6 +128,8 @@ func Open(ctx context.Context, o Options) (*Door, error) {
 		admission: newAdmission(o.MaxConns, o.MaxPerSource),
 		overflow:  make(chan struct{}, 256),
 		conns:     make(map[uint64]*Conn),
+		handed:    make(map[uint64]*handed),
+		pruneAt:   minPrune,
 		started:   time.Now(),
 	}
 	d.epmd = &epmd.Server{
@@ -145,6 +152,10 @@ func Open(ctx context.Context, o Options) (*Door, error) {
 	}
 	d.web = newWebServer(d, d.upgrade.Handler(backend, d.takeUpgrade))
 	if err := d.listen(ctx); err != nil {
+		return nil, err
+	}
+	if err := d.openReceivers(); err != nil {
+		d.closeListeners()
 		return nil, err
 	}
 	return d, nil
@@ -230,6 +241,13 @@ func (d *Door) Serve(ctx context.Context, drain time.Duration, force <-chan stru
 		d.serving.Go(func() { d.acceptLoop(connCtx, l) })
 	}
 	d.serving.Go(d.web.serve)
+	if l := d.receivers.listener; l != nil {
+		d.serving.Go(func() {
+			if err := d.receivers.server.Serve(connCtx, l); err != nil {
+				d.log.WithError(err).Error("serving the node socket; connections are relayed from now on")
+			}
+		})
+	}
 	<-ctx.Done()
 
 	d.draining.Store(true)
@@ -341,34 +359,37 @@ func (d *Door) all() []*Conn {
 // Connections returns the records of the open connections, oldest first.
 // Registrations, which Registry has, are left out.
 func (d *Door) Connections() []Info {
-	infos := []Info{}
+	infos := d.followHanded()
 	for _, c := range d.all() {
 		if i := c.info(); i.Protocol != EPMD {
 			infos = append(infos, i)
 		}
 	}
-	slices.SortFunc(infos, func(a, b Info) int { return int(a.ID) - int(b.ID) })
+	sortInfos(infos)
 	return infos
 }
 
 // DropID ends one connection of those that Connections lists, and says whether
 // there was one.
-func (d *Door) DropID(id uint64) bool {
+func (d *Door) DropID(id uint64) (bool, error) {
 	d.mu.Lock()
-	c := d.conns[id]
+	c, h := d.conns[id], d.handed[id]
 	d.mu.Unlock()
-	if c == nil || c.info().Protocol == EPMD {
-		return false
+	switch {
+	case h != nil:
+		return true, d.dropHanded(h)
+	case c == nil || c.info().Protocol == EPMD:
+		return false, nil
 	}
 	c.ends("dropped")
 	c.cancel()
-	return true
+	return true, nil
 }
 
 // DropNode ends every connection to a node and returns how many there were.
 // The node is given by its name, which may have this host or, where the
 // connection was forwarded, the other one behind an @.
-func (d *Door) DropNode(node string) int {
+func (d *Door) DropNode(node string) (int, error) {
 	if name, host, ok := strings.Cut(node, "@"); ok && d.hosts.ours(strings.ToLower(host), netip.AddrPort{}) {
 		node = name
 	}
@@ -380,7 +401,15 @@ func (d *Door) DropNode(node string) int {
 			n++
 		}
 	}
-	return n
+	var errs []error
+	for _, h := range d.handedWhere(func(h *handed) bool { return h.isNode(node) }) {
+		if err := d.dropHanded(h); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		n++
+	}
+	return n, errors.Join(errs...)
 }
 
 func addrPort(a net.Addr) netip.AddrPort {

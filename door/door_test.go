@@ -150,8 +150,16 @@ func TestConnectionsAreListedCountedAndDropped(t *testing.T) {
 		t.Fatalf("%+v", info)
 	}
 	// 1 is the node's registration, which is not dropped.
-	if d.DropNode("a") != 0 || d.DropID(99) || d.DropID(1) || !d.DropID(info.ID) {
-		t.Fatal("dropped the wrong one")
+	for _, none := range []uint64{99, 1} {
+		if found, err := d.DropID(none); found || err != nil {
+			t.Fatal("dropped", none, err)
+		}
+	}
+	if n, err := d.DropNode("a"); n != 0 || err != nil {
+		t.Fatal(n, err)
+	}
+	if found, err := d.DropID(info.ID); !found || err != nil {
+		t.Fatal(found, err)
 	}
 	if _, err := c.Read(make([]byte, 1)); err == nil {
 		t.Fatal("still open")
@@ -161,8 +169,8 @@ func TestConnectionsAreListedCountedAndDropped(t *testing.T) {
 		t.Fatalf("%+v", st)
 	}
 	ask(t, addr)
-	if d.DropNode("b") != 1 {
-		t.Fatal("not dropped by name")
+	if n, err := d.DropNode("b"); n != 1 || err != nil {
+		t.Fatal(n, err)
 	}
 	if nodes := d.Nodes(); len(nodes) != 1 || nodes[0].Name != "b" || nodes[0].UID != 0 || nodes[0].PID == 0 {
 		t.Fatalf("%+v", nodes)

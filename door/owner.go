@@ -9,7 +9,9 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"unsafe"
 
+	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
@@ -20,47 +22,20 @@ import (
 type socket struct {
 	uid   uint32
 	inode uint32
+	state uint8 // TCP_ESTABLISHED and so on, linux/tcp_states.h
+	info  unix.TCPInfo
 }
+
+// tcpListen is TCP_LISTEN of linux/tcp_states.h.
+const tcpListen = 10
 
 // findSocket asks the kernel by netlink (sock_diag(7)) for exactly the socket
 // with these ends; with a zero remote, for the one that listens on local. It is
 // one look-up in the kernel's hash table, not a walk over all sockets, which is
-// why netlink.SocketGet, a dump, is not used.
-//
-// The netlink package receives into 64 KiB on the stack, which a goroutine keeps
-// as long as it lives, and that of a relayed connection lives long: so it is
-// asked from one of its own. The answer is the kernel's and comes at once.
-func findSocket(local, remote netip.AddrPort) (s socket, err error) {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		s, err = diagnose(local, remote)
-	}()
-	<-done
-	return s, err
-}
-
-func diagnose(local, remote netip.AddrPort) (socket, error) {
-	// struct inet_diag_req_v2, linux/inet_diag.h
-	req := make([]byte, 56)
-	family := byte(unix.AF_INET)
-	if local.Addr().Is6() {
-		family = unix.AF_INET6
-	}
-	req[0], req[1] = family, unix.IPPROTO_TCP
-	binary.NativeEndian.PutUint32(req[4:], 0xffffffff) // any state
-	binary.BigEndian.PutUint16(req[8:], local.Port())
-	binary.BigEndian.PutUint16(req[10:], remote.Port())
-	copy(req[12:28], local.Addr().AsSlice())
-	if remote.IsValid() {
-		copy(req[28:44], remote.Addr().AsSlice())
-	}
-	binary.NativeEndian.PutUint32(req[48:], nl.TCPDIAG_NOCOOKIE)
-	binary.NativeEndian.PutUint32(req[52:], nl.TCPDIAG_NOCOOKIE)
-
-	r := nl.NewNetlinkRequest(nl.SOCK_DIAG_BY_FAMILY, 0)
-	r.AddRawData(req)
-	msgs, err := r.Execute(unix.NETLINK_INET_DIAG, nl.SOCK_DIAG_BY_FAMILY)
+// why netlink.SocketGet, a dump, is not used. The error is unix.ENOENT if there is
+// none.
+func findSocket(local, remote netip.AddrPort) (socket, error) {
+	msgs, err := diagnose(nl.SOCK_DIAG_BY_FAMILY, 0, local, remote)
 	if err != nil {
 		return socket{}, err
 	}
@@ -68,7 +43,63 @@ func diagnose(local, remote netip.AddrPort) (socket, error) {
 	if len(msgs) != 1 || len(msgs[0]) < size {
 		return socket{}, errors.New("no answer of the kernel's socket diagnosis")
 	}
-	return socket{uid: binary.NativeEndian.Uint32(msgs[0][64:]), inode: binary.NativeEndian.Uint32(msgs[0][68:])}, nil
+	m := msgs[0]
+	if m[1] == tcpListen && remote.IsValid() {
+		return socket{}, unix.ENOENT // the kernel found no connection, and took who listens there
+	}
+	s := socket{state: m[1], uid: binary.NativeEndian.Uint32(m[64:]), inode: binary.NativeEndian.Uint32(m[68:])}
+	attrs, err := nl.ParseRouteAttr(m[size:])
+	if err != nil {
+		return socket{}, fmt.Errorf("reading the kernel's socket diagnosis: %w", err)
+	}
+	for _, a := range attrs {
+		if a.Attr.Type == netlink.INET_DIAG_INFO {
+			// As much of struct tcp_info as both the kernel and we know.
+			copy((*[unsafe.Sizeof(s.info)]byte)(unsafe.Pointer(&s.info))[:], a.Value)
+		}
+	}
+	return s, nil
+}
+
+// destroySocket resets a connection, whoever has it. The kernel needs
+// CONFIG_INET_DIAG_DESTROY, and the caller CAP_NET_ADMIN.
+func destroySocket(local, remote netip.AddrPort) error {
+	_, err := diagnose(nl.SOCK_DESTROY, unix.NLM_F_ACK, local, remote)
+	return err
+}
+
+// diagnose makes one request for the socket with these ends.
+//
+// The netlink package receives into 64 KiB on the stack, which a goroutine keeps
+// as long as it lives, and that of a relayed connection lives long: so it is
+// asked from one of its own. The answer is the kernel's and comes at once.
+func diagnose(request, flags int, local, remote netip.AddrPort) (msgs [][]byte, err error) {
+	// struct inet_diag_req_v2, linux/inet_diag.h
+	b := make([]byte, 56)
+	b[0], b[1] = unix.AF_INET, unix.IPPROTO_TCP
+	if local.Addr().Is6() {
+		b[0] = unix.AF_INET6
+	}
+	b[2] = 1 << (netlink.INET_DIAG_INFO - 1)
+	binary.NativeEndian.PutUint32(b[4:], 0xffffffff) // any state
+	binary.BigEndian.PutUint16(b[8:], local.Port())
+	binary.BigEndian.PutUint16(b[10:], remote.Port())
+	copy(b[12:28], local.Addr().AsSlice())
+	if remote.IsValid() {
+		copy(b[28:44], remote.Addr().AsSlice())
+	}
+	binary.NativeEndian.PutUint32(b[48:], nl.TCPDIAG_NOCOOKIE)
+	binary.NativeEndian.PutUint32(b[52:], nl.TCPDIAG_NOCOOKIE)
+
+	r := nl.NewNetlinkRequest(request, flags)
+	r.AddRawData(b)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		msgs, err = r.Execute(unix.NETLINK_INET_DIAG, nl.SOCK_DIAG_BY_FAMILY)
+	}()
+	<-done
+	return msgs, err
 }
 
 // owner returns the node's end of the connection that registered it.

@@ -35,6 +35,8 @@ func (d *Door) serve(ctx context.Context, c *Conn) {
 	case EPMD:
 		d.epmd.ServeConn(ctx, c.tcp)
 		c.ends("served")
+	case HandoverRequest:
+		d.serveHandover(ctx, c, head)
 	case Raw:
 		d.serveRaw(ctx, c)
 	case HTTP:
@@ -115,6 +117,28 @@ func (d *Door) serveRaw(ctx context.Context, c *Conn) {
 	d.deliver(ctx, c, node, rawAsker{}, nil)
 }
 
+// serveHandover serves the request of the 2016 fork's clients, which is good
+// for every node.
+func (d *Door) serveHandover(ctx context.Context, c *Conn, head []byte) {
+	request, err := epmd.ParseRequest(head[2:])
+	if err != nil {
+		d.refuse(c, handoverAsker{}, CauseBadRequest, &upgrade.Refusal{Status: http.StatusBadRequest, Reason: err.Error()})
+		return
+	}
+	if peek.Discard(c.tcp, len(head)) != nil {
+		c.ends("closed by the client")
+		return
+	}
+	name := request.(epmd.HandoverRequest).Name
+	if reg, ok := d.registry.Lookup(name); ok {
+		c.routed(name)
+		if d.handToFork(ctx, c, reg) {
+			return
+		}
+	}
+	d.deliver(ctx, c, name, handoverAsker{}, nil)
+}
+
 // serveHTTP serves a connection that starts with an HTTP request.
 func (d *Door) serveHTTP(ctx context.Context, c *Conn, head []byte) {
 	r, err := upgrade.ParseHead(head)
@@ -166,11 +190,12 @@ func causeOf(r *upgrade.Refusal) Cause {
 
 // answer decides what a PORT_PLEASE2 is told: a client on this host gets the
 // node's own port and never comes back to the door; one from elsewhere gets
-// the door's, and the node is remembered for it.
+// the door's, and the node is remembered for it. So does every client of a
+// node that has no port, since it takes connections by descriptor only.
 func (d *Door) answer(ctx context.Context, tcp *net.TCPConn, reg *epmd.Registration) (port uint16, ok bool) {
 	peer, local := addrPort(tcp.RemoteAddr()), addrPort(tcp.LocalAddr())
 	switch here := epmd.IsLocal(peer, local); {
-	case here, d.o.Advertise == AdvertiseDirect:
+	case reg.Port != 0 && (here || d.o.Advertise == AdvertiseDirect):
 		return reg.Port, true
 	case d.draining.Load():
 		return 0, false // the handshake that follows would find nobody

@@ -17,6 +17,7 @@ type Stats struct {
 	Protocols     map[Protocol]uint64 `json:"protocols"` // ended connections, by protocol
 	Paths         map[string]uint64   `json:"paths"`     // ended connections that had one, by path
 	Refused       map[Cause]uint64    `json:"refused"`   // connections, by cause
+	Handovers     map[string]uint64   `json:"handovers"` // offers to nodes, by protocol and result
 	BytesToNode   uint64              `json:"bytes_to_node"`
 	BytesToClient uint64              `json:"bytes_to_client"`
 }
@@ -47,6 +48,7 @@ type stats struct {
 	protocols             map[Protocol]uint64
 	paths                 map[string]uint64
 	refused               map[Cause]uint64
+	handovers             map[string]uint64
 	bytesToNode, toClient uint64
 }
 
@@ -72,7 +74,7 @@ func (s *stats) ended(c *Conn) {
 func (d *Door) Stats() Stats {
 	st := Stats{
 		UptimeS: age(d.started), Draining: d.draining.Load(), Nodes: d.registry.Len(),
-		Open: map[State]int{}, Protocols: map[Protocol]uint64{}, Paths: map[string]uint64{}, Refused: map[Cause]uint64{},
+		Open: map[State]int{}, Protocols: map[Protocol]uint64{}, Paths: map[string]uint64{}, Refused: map[Cause]uint64{}, Handovers: map[string]uint64{},
 	}
 	for _, a := range d.Addrs() {
 		st.Listen = append(st.Listen, a.String())
@@ -88,6 +90,9 @@ func (d *Door) Stats() Stats {
 	}
 	for k, n := range d.stats.refused {
 		st.Refused[k] = n
+	}
+	for k, n := range d.stats.handovers {
+		st.Handovers[k] = n
 	}
 	st.BytesToNode, st.BytesToClient = d.stats.bytesToNode, d.stats.toClient
 	for _, c := range d.conns {
@@ -128,9 +133,12 @@ func (d *Door) logEnd(c *Conn) {
 		f["why"] = c.why
 	}
 	message := "connection closed"
-	if c.cause != "" {
+	switch {
+	case c.cause != "":
 		f["cause"] = string(c.cause)
 		message = "connection refused"
+	case c.state == HandedOver:
+		message = "connection handed over"
 	}
 	d.log.WithFields(f).Log(level, message)
 }

@@ -32,6 +32,8 @@ type Registration struct {
 	fd      int           // of alive, for DUMP_REQ
 	gone    chan struct{} // closed when it is no longer registered
 
+	question *question // nil if the node cannot be asked
+
 	// Neighbours in the registry's list; only to be used under its lock.
 	newer, older *Registration
 }
@@ -78,6 +80,9 @@ func (r *Registry) Register(node Node, alive *net.TCPConn) (*Registration, error
 	if alive != nil {
 		entry.Peer, entry.Local = endpoints(alive)
 		entry.fd = descriptor(alive)
+		if node.Highest < version6 {
+			entry.question = new(question)
+		}
 	}
 
 	r.mu.Lock()
@@ -85,7 +90,7 @@ func (r *Registry) Register(node Node, alive *net.TCPConn) (*Registration, error
 	if holder, taken := r.byName[node.Name]; taken {
 		// A node that was killed and started again can be here before our
 		// reader of its old connection ran (erlang/otp issue 11083).
-		if holder.alive == nil || !closedByPeer(holder.alive) {
+		if !holder.dead() {
 			return nil, fmt.Errorf("%w: %q is registered by a live node at port %d", ErrNameInUse, node.Name, holder.Port)
 		}
 		r.remove(holder)

@@ -130,8 +130,12 @@ func (x *exchange) awaitEnd(registered *Registration) {
 		return
 	default:
 	}
-	// An error is the end as well.
-	_ = awaitClose(x.conn)
+	if registered.question != nil {
+		registered.question.allow()
+	}
+	// Bytes are the end as well, unless the node was asked; and so is an error.
+	for awaitClose(x.conn) == nil && registered.question.take(x.conn) {
+	}
 }
 
 // register enters a node, also in place of one that is just about to go.

@@ -132,9 +132,9 @@ start web "$two" erl -noinput -eval "{ok, _} = application:ensure_all_started(in
 	{ok, _} = inets:start(httpd, [{port, 8080}, {bind_address, {127,0,0,1}}, {server_name, \"demo\"},
 		{server_root, \"$dir\"}, {document_root, \"$dir\"}, {directory_index, [\"index.html\"]}])."
 start oneport-1 "$one" "$oneport" serve --listen "$ip1:4369" --listen "[$ip61]:4369" \
-	--listen 127.0.0.1:4369 --listen '[::1]:4369' --control "$dir/1.sock"
+	--listen 127.0.0.1:4369 --listen '[::1]:4369' --control "$dir/1.sock" --node-socket "$dir/1.node"
 start oneport-2 "$two" "$oneport" serve --listen "$ip2:4369" --listen "[$ip62]:4369" \
-	--listen 127.0.0.1:4369 --listen '[::1]:4369' --control "$dir/2.sock" --web http://127.0.0.1:8080
+	--listen 127.0.0.1:4369 --listen '[::1]:4369' --control "$dir/2.sock" --node-socket "$dir/2.node" --web http://127.0.0.1:8080
 until_true 'the daemon of host 1 answers' ask 1 status
 until_true 'the daemon of host 2 answers' ask 2 status
 ok "oneport serve runs on both ($ip1 and $ip2, and IPv6)"
@@ -179,14 +179,14 @@ ok "$result"
 
 title 'The same with the carrier, -proto_dist oneport: an HTTP upgrade on port 4369.'
 questions=$(served epmd)
-carrier=(-proto_dist oneport -pa "$beams")
+carrier=(-proto_dist oneport -pa "$beams" -oneport node_socket="$dir/1.node")
 result=$(transfer carrier "${carrier[@]}") || die 'the transfer with the carrier'
 upgraded() { (($(served upgrade) > 0)); }
 until_true 'the daemon of host 2 counts an upgrade' upgraded
 [[ $(served epmd) == "$questions" ]] || die 'the carrier asked the EPMD of host 2'
 ok 'pong, and EPMD was not asked'
 ok "$result"
-[[ $(ping "$one" "a6@$ip61" "b6@$ip62" -proto_dist oneport6 -pa "$beams") == pong ]] ||
+[[ $(ping "$one" "a6@$ip61" "b6@$ip62" -proto_dist oneport6 "${carrier[@]:2}") == pong ]] ||
 	die 'the carrier does not reach b6 over IPv6'
 ok 'over IPv6: pong'
 
@@ -208,4 +208,27 @@ for command in nodes connections; do
 	echo "  \$ oneport $command"
 	ask 2 "$command" | sed 's/^/    /'
 done
+title 'A node that takes the connection itself: the daemon is out of the path.'
+node "d@$ip2" "$two" -pa "$beams" -oneport node_socket="$dir/2.node" -eval '{ok, _} = application:ensure_all_started(oneport).'
+receiving() { grep -q '"receiver connected","node":"d"' "$dir/oneport-2.log"; }
+until_true 'node d takes connections' receiving
+d=$(ask 2 nodes --json | awk -F'[:,]' '/"name"/ { d = $2 ~ /"d"/ } d && /"pid"/ { print $2 + 0 }')
+node "e@$ip1" "$one" -eval "pong = net_adm:ping('d@$ip2'), Data = rand:bytes(1 bsl 20), Sum = erlang:md5(Data),
+	(fun Loop(N) ->
+		Sum = rpc:call('d@$ip2', erlang, md5, [Data]),
+		ok = file:write_file(\"$dir/megabytes\", integer_to_list(N)),
+		Loop(N + 1)
+	end)(1)."
+megabytes() { cat "$dir/megabytes" 2>/dev/null || echo 0; }
+sent() { (($(megabytes) >= $1)); }
+until_true 'e sends to d' sent 10
+between=$(on "$two" ss -Htnp state established "dst $ip1 and sport = :4369" | grep -c "pid=$d," || true)
+[[ $between == 1 ]] || die "between e and d are $between connections"
+ok 'e, a stock node, sends to d all the time; between the two BEAMs is one TCP connection:'
+on "$two" ss -Htnp state established "dst $ip1 and sport = :4369" | grep "pid=$d," | awk '{ print "    " $3, "<->", $4, $5 }'
+kill -9 "$(ask 2 status --json | awk -F'[:,]' '/"pid"/ { print $2 + 0 }')"
+before=$(megabytes)
+until_true 'the transfer goes on without the daemon' sent $((before + 50))
+ok "kill -9 of the daemon after $before MB, md5 checked; now it is $(megabytes) MB, and it goes on"
+
 printf '\n%sThat is all: one port.%s  See README.md for how to use it.\n' "$bold" "$plain"

@@ -42,7 +42,8 @@ type control struct {
 
 // dropped is the answer to a drop.
 type dropped struct {
-	Dropped int `json:"dropped"`
+	Dropped int    `json:"dropped"`
+	Error   string `json:"error,omitempty"` // of what could not be
 }
 
 // openControl listens on path, with mode 0660: who may open the socket may use
@@ -63,7 +64,12 @@ func openControl(path string, d *door.Door) (*control, error) {
 	mux.HandleFunc("GET /v1/connections", func(w http.ResponseWriter, _ *http.Request) { reply(w, d.Connections()) })
 	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) { reply(w, statusOf(d)) })
 	mux.HandleFunc("POST /v1/drop", func(w http.ResponseWriter, r *http.Request) {
-		reply(w, dropped{drop(d, r.FormValue("target"))})
+		n, err := drop(d, r.FormValue("target"))
+		answer := dropped{Dropped: n}
+		if err != nil {
+			answer.Error = err.Error()
+		}
+		reply(w, answer)
 	})
 	c := &control{done: make(chan struct{}), http: &http.Server{
 		Handler: mux, ReadTimeout: controlTimeout, WriteTimeout: controlTimeout, MaxHeaderBytes: 8 << 10,
@@ -140,14 +146,16 @@ func reply(w http.ResponseWriter, v any) {
 }
 
 // drop ends connections: digits are the ID of one, anything else is a node.
-func drop(d *door.Door, target string) int {
-	if id, err := strconv.ParseUint(target, 10, 64); err == nil {
-		if d.DropID(id) {
-			return 1
-		}
-		return 0
+func drop(d *door.Door, target string) (int, error) {
+	id, err := strconv.ParseUint(target, 10, 64)
+	if err != nil {
+		return d.DropNode(target)
 	}
-	return d.DropNode(target)
+	found, err := d.DropID(id)
+	if !found || err != nil {
+		return 0, err
+	}
+	return 1, nil
 }
 
 // client is a command's side of the control socket.
@@ -196,5 +204,8 @@ func (c *client) do(ctx context.Context, method, path string, v any) error {
 func (c *client) drop(ctx context.Context, target string) (int, error) {
 	var d dropped
 	err := c.do(ctx, http.MethodPost, "drop?target="+url.QueryEscape(target), &d)
+	if err == nil && d.Error != "" {
+		err = failed(errors.New(d.Error))
+	}
 	return d.Dropped, err
 }

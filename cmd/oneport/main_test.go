@@ -109,7 +109,7 @@ func TestHelp(t *testing.T) {
 // Every flag of serve is described in the help text, with its argument.
 func TestEveryFlagOfServeIsNamedByTheHelp(t *testing.T) {
 	_, out, _ := oneport(t, "serve", "--help")
-	for _, flag := range []string{"--listen ADDR:PORT", "--host NAME", "--address NAME=IP", "--allow CIDR", "--discover-from CIDR", "--web URL", "--forward PATTERN",
+	for _, flag := range []string{"--listen ADDR:PORT", "--host NAME", "--address NAME=IP", "--own NAME=UID", "--node-socket PATH", "--allow CIDR", "--discover-from CIDR", "--web URL", "--forward PATTERN",
 		"--control PATH", "--drain DURATION", "--max-header BYTES", "--header-timeout DURATION", "--max-connections N", "--max-per-source N", "--log-level LEVEL", "--log-format FORMAT"} {
 		if !strings.Contains(out, flag) {
 			t.Errorf("no %s in\n%s", flag, out)
@@ -132,6 +132,9 @@ func TestWrongUse(t *testing.T) {
 		{"serve --address b", 2, "NAME=IP"},
 		{"serve --address b@x=127.0.0.2", 2, "without @"},
 		{"serve --address b=127.0.0.2 --address c=127.0.0.2", 2, "address of b already"},
+		{"serve --own b", 2, "NAME=UID"},
+		{"serve --own b=nobody", 2, "number of a user"},
+		{"serve --listen 127.0.0.1:0 --node-socket /nonexistent/x.sock --control " + socket + "2", 1, "--node-socket"},
 		{"serve --allow 10.0.0.0/33", 2, "10.0.0.0/8"},
 		{"serve --discover-from x", 2, "expected a network"},
 		{"serve --advertise both", 2, "door or direct"},
@@ -144,8 +147,8 @@ func TestWrongUse(t *testing.T) {
 		{"serve --max-per-source 0", 2, "1 or more"},
 		{"serve --log-level loud", 2, "debug"},
 		{"serve --log-format xml", 2, "json"},
-		{"serve --listen 127.0.0.1:0 --control " + socket, 1, "in use by another daemon"},
-		{"serve --listen 127.0.0.1:0 --control /nonexistent/x.sock", 1, "--control"},
+		{"serve --listen 127.0.0.1:0 --node-socket= --control " + socket, 1, "in use by another daemon"},
+		{"serve --listen 127.0.0.1:0 --node-socket= --control /nonexistent/x.sock", 1, "--control"},
 		{"nodes --control /nonexistent/x.sock", 1, "oneport serve"},
 		{"connections --control /nonexistent/x.sock", 1, "oneport serve"},
 		{"status --control /nonexistent/x.sock", 1, "oneport serve"},
@@ -298,7 +301,7 @@ func TestServeUntilSIGTERM(t *testing.T) {
 				}
 			}
 			socket := filepath.Join(dir, "control")
-			cmd := exec.Command(binary, "serve", "--listen", "127.0.0.1:0", "--control", socket, "--drain", "2s")
+			cmd := exec.Command(binary, "serve", "--listen", "127.0.0.1:0", "--control", socket, "--node-socket", filepath.Join(dir, "node"), "--drain", "2s")
 			cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+filepath.Join(dir, "notify"))
 			var log bytes.Buffer
 			cmd.Stderr = &log

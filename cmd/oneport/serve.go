@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -24,12 +25,14 @@ import (
 // spareFiles are the descriptors that are kept for everything but connections.
 const spareFiles = 256
 
+const defaultNodeSocket = "/run/oneport/node.sock"
+
 // serveFlags are the command line of serve, as typed.
 type serveFlags struct {
-	listen, hosts, addresses, allow, discoverFrom, forward []string
-	advertise, web, control, logLevel, logFormat           string
-	drain, headerTimeout                                   time.Duration
-	maxHeader, maxConns, maxPerSource                      int
+	listen, hosts, addresses, own, allow, discoverFrom, forward []string
+	advertise, web, control, nodeSocket, logLevel, logFormat    string
+	drain, headerTimeout                                        time.Duration
+	maxHeader, maxConns, maxPerSource                           int
 }
 
 func newServe(e *env) *cobra.Command {
@@ -56,6 +59,8 @@ It takes the place of OTP's epmd, which must not run on the same port. Without
 	fl.StringVar(&f.advertise, "advertise", string(door.AdvertiseDoor), "port that EPMD clients on other hosts are told: `door|direct` (direct: the node's own)")
 	fl.StringVar(&f.web, "web", "", "web server that other HTTP requests go to, `URL`; default none (404)")
 	fl.StringArrayVar(&f.forward, "forward", nil, "other hosts that upgrades are forwarded to, `PATTERN` HOST[:PORT] with * and ? (repeatable)")
+	fl.StringVar(&f.nodeSocket, "node-socket", defaultNodeSocket, "`PATH` of the socket by which nodes take descriptors; empty: none can")
+	fl.StringArrayVar(&f.own, "own", nil, "`NAME=UID`: user who may take descriptors for a node, in place of the one who registered it (repeatable)")
 	fl.StringVar(&f.control, "control", defaultControl, "`PATH` of the control socket")
 	fl.DurationVar(&f.drain, "drain", 5*time.Second, "how long open connections are waited for at the end, `DURATION`")
 	fl.IntVar(&f.maxHeader, "max-header", door.DefaultMaxHeader, "longest request header, in `BYTES`")
@@ -71,6 +76,7 @@ It takes the place of OTP's epmd, which must not run on the same port. Without
 func (f *serveFlags) options() (door.Options, error) {
 	o := door.Options{
 		Listen: f.listen, Hosts: f.hosts, Advertise: door.Advertise(f.advertise), Addresses: map[netip.Addr]string{},
+		NodeSocket: f.nodeSocket, Own: map[string]uint32{},
 		MaxHeader: f.maxHeader, HeaderTimeout: f.headerTimeout, MaxConns: f.maxConns, MaxPerSource: f.maxPerSource,
 	}
 	var err error
@@ -96,6 +102,14 @@ func (f *serveFlags) options() (door.Options, error) {
 			return o, fmt.Errorf("--address %q: %s is the address of %s already; each node needs its own", a, addr, other)
 		}
 		o.Addresses[addr.Unmap()] = name
+	}
+	for _, s := range f.own {
+		name, number, _ := strings.Cut(s, "=")
+		uid, err := strconv.ParseUint(number, 10, 32)
+		if err != nil || name == "" || strings.Contains(name, "@") {
+			return o, fmt.Errorf("--own %q: expected NAME=UID, the name without @ and the number of a user", s)
+		}
+		o.Own[name] = uint32(uid)
 	}
 	if o.Allow, err = parseNetworks("--allow", f.allow); err != nil {
 		return o, err
@@ -215,6 +229,11 @@ func serve(ctx context.Context, e *env, f *serveFlags) error {
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
 	defer signal.Stop(signals)
 
+	if f.nodeSocket == defaultNodeSocket {
+		if err := os.MkdirAll(filepath.Dir(defaultNodeSocket), 0o755); err != nil {
+			return failed(fmt.Errorf("making the node socket's directory: %w; choose another path with --node-socket", err))
+		}
+	}
 	d, err := door.Open(ctx, o)
 	if err != nil {
 		return failed(err)

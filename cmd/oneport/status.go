@@ -49,6 +49,7 @@ func newStatus(e *env) *cobra.Command {
 			t.row("connections", fmt.Sprintf("%d accepted; open: %s", s.Accepted, counts(s.Open)))
 			t.row("by protocol", counts(s.Protocols))
 			t.row("by path", counts(s.Paths))
+			t.row("handovers", counts(s.Handovers))
 			t.row("refused", counts(s.Refused))
 			t.row("bytes", humanBytes(s.BytesToNode)+" to nodes, "+humanBytes(s.BytesToClient)+" to clients")
 			return t.flush()

@@ -12,25 +12,21 @@
 -define(DRIVER, inet6_tcp).
 
 %% @doc As {@link listen/2}, on this host's own name.
--spec listen(atom()) -> {ok, {gen_tcp:socket(), #net_address{}, non_neg_integer()}} | {error, term()}.
+-spec listen(atom()) ->
+          {ok, {oneport_listener:listener(), #net_address{}, integer()}} | {error, term()}.
 listen(Name) ->
     {ok, Host} = inet:gethostname(),
     listen(Name, Host).
 
-%% @doc Listens and registers as `inet_tcp_dist' does, if the settings are right:
-%% a node whose settings are wrong is told so when it starts, not when it first
-%% connects.
+%% @doc Registers the node, if the settings are right.
 -spec listen(atom(), string()) ->
-          {ok, {gen_tcp:socket(), #net_address{}, non_neg_integer()}} | {error, term()}.
+          {ok, {oneport_listener:listener(), #net_address{}, integer()}} | {error, term()}.
 listen(Name, Host) ->
-    case oneport_config:prepare() of
-        ok -> inet_tcp_dist:gen_listen(?DRIVER, Name, Host);
-        {error, Reason} -> {error, Reason}
-    end.
+    oneport_listener:listen(?DRIVER, Name, Host).
 
--spec accept(gen_tcp:socket()) -> pid().
-accept(Listen) ->
-    inet_tcp_dist:gen_accept(?DRIVER, Listen).
+-spec accept(oneport_listener:listener()) -> pid().
+accept(Listener) ->
+    oneport_listener:accept(?DRIVER, Listener).
 
 -spec accept_connection(pid(), gen_tcp:socket(), node(), [node()], timeout()) -> pid().
 accept_connection(AcceptPid, Socket, MyNode, Allowed, SetupTime) ->
@@ -40,9 +36,9 @@ accept_connection(AcceptPid, Socket, MyNode, Allowed, SetupTime) ->
 setup(Node, Type, MyNode, LongOrShortNames, SetupTime) ->
     oneport_setup:start(?DRIVER, Node, Type, MyNode, LongOrShortNames, SetupTime).
 
--spec close(gen_tcp:socket()) -> ok.
-close(Socket) ->
-    ?DRIVER:close(Socket).
+-spec close(oneport_listener:listener()) -> ok.
+close(Listener) ->
+    oneport_listener:close(?DRIVER, Listener).
 
 -spec select(node()) -> boolean().
 select(Node) ->
@@ -57,10 +53,11 @@ address() ->
 is_node_name(Node) ->
     inet_tcp_dist:is_node_name(Node).
 
--spec setopts(gen_tcp:socket(), [gen_tcp:option()]) -> ok | {error, term()}.
-setopts(Socket, Options) ->
-    inet_tcp_dist:setopts(Socket, Options).
+-spec setopts(oneport_listener:listener(), [gen_tcp:option()]) -> ok | {error, term()}.
+setopts(Listener, Options) ->
+    oneport_listener:setopts(Listener, Options).
 
--spec getopts(gen_tcp:socket(), [gen_tcp:option_name()]) -> {ok, [gen_tcp:option()]} | {error, term()}.
-getopts(Socket, Options) ->
-    inet_tcp_dist:getopts(Socket, Options).
+-spec getopts(oneport_listener:listener(), [gen_tcp:option_name()]) ->
+          {ok, [gen_tcp:option()]} | {error, term()}.
+getopts(Listener, Options) ->
+    oneport_listener:getopts(Listener, Options).

@@ -7,8 +7,14 @@
 %% `PATTERN=HOST:PORT' for the hosts that match, where `*' stands for any number of
 %% characters. Repeatable, the first match wins; hosts without one are reached
 %% directly. Empty for none, which is the default</td></tr>
+%% <tr><td>`method'</td><td>`upgrade' (default) or `handover': what is asked of doors
+%% that are reached directly, HTTP or EPMD; gateways are always asked by HTTP</td></tr>
 %% <tr><td>`request'</td><td>`connect' (default) or `get': the method of the
 %% upgrade</td></tr>
+%% <tr><td>`listen'</td><td>`false' (default) or `true': whether a carrier's node has a
+%% TCP listener beside the daemon's door</td></tr>
+%% <tr><td>`node_socket'</td><td>path of the daemon's socket for nodes, absolute and at
+%% most 107 bytes, default `/run/oneport/node.sock'</td></tr>
 %% </table>
 %%
 %% A setting comes from the command line, as `-oneport KEY=VALUE' or
@@ -29,25 +35,32 @@
 %% any but kernel's environment is loaded: {@link prepare/0} loads that of `oneport'.
 -module(oneport_config).
 
--export([prepare/0, door/1, request/0, format_error/1]).
+-export([prepare/0, door/1, method/0, request/0, listen/0, node_socket/0, format_error/1]).
 -export([read/2, door/2]).
 
--export_type([door/0, settings/0, reason/0]).
+-export_type([door/0, method/0, settings/0, reason/0]).
 
 -include_lib("kernel/include/logger.hrl").
 
 -type host() :: string().
 -type door() :: {direct | via, host(), inet:port_number()}.
 %% Where to connect to: the target's own host, or a gateway.
+-type method() :: upgrade | handover.
 -type settings() :: #{port := inet:port_number(),
                       via := [{Pattern :: string(), host(), inet:port_number()}],
-                      request := oneport_upgrade:method()}.
+                      method := method(),
+                      request := oneport_upgrade:method(),
+                      listen := boolean(),
+                      node_socket := file:filename()}.
 -type reason() :: {bad_setting, Key :: atom(), Value :: term(), Expected :: string()}
                 | {unknown_setting, Key :: term(), Known :: [atom()]}
                 | {no_value, Key :: atom()}.
 
--define(KEYS, [port, via, request]).
+-define(KEYS, [port, via, method, request, listen, node_socket]).
 -define(DEFAULT_PORT, 4369).
+-define(DEFAULT_NODE_SOCKET, "/run/oneport/node.sock").
+%% Bytes of a path in a sockaddr_un, less the zero at its end (unix(7)).
+-define(MAX_PATH, 107).
 
 %% @doc Makes the application's environment readable, if it is not yet, and checks
 %% all settings. To be called when the distribution starts.
@@ -67,13 +80,25 @@ door(Host) ->
         {error, Reason} -> {error, Reason}
     end.
 
+%% @doc What is asked of doors that are reached directly.
+-spec method() -> {ok, method()} | {error, reason()}.
+method() ->
+    setting(method).
+
 %% @doc The method of the upgrade.
 -spec request() -> {ok, oneport_upgrade:method()} | {error, reason()}.
 request() ->
-    case settings() of
-        {ok, #{request := Method}} -> {ok, Method};
-        {error, Reason} -> {error, Reason}
-    end.
+    setting(request).
+
+%% @doc Whether a carrier's node has a TCP listener.
+-spec listen() -> {ok, boolean()} | {error, reason()}.
+listen() ->
+    setting(listen).
+
+%% @doc The path of the daemon's socket for nodes.
+-spec node_socket() -> {ok, file:filename()} | {error, reason()}.
+node_socket() ->
+    setting(node_socket).
 
 %% @doc As {@link door/1}, by the given settings.
 -spec door(host(), settings()) -> door().
@@ -103,6 +128,12 @@ format_error({no_value, Key}) ->
     io_lib:format("setting ~ts has no value: write -oneport ~ts=VALUE", [Key, Key]).
 
 %% ---- sources
+
+setting(Key) ->
+    case settings() of
+        {ok, Settings} -> {ok, maps:get(Key, Settings)};
+        {error, Reason} -> {error, Reason}
+    end.
 
 settings() ->
     read(flags(), application:get_all_env(oneport)).
@@ -163,7 +194,10 @@ read(Flags, Env) ->
         ok = known(Env),
         {ok, #{port => port(last(port, Given, Env)),
                via => lists:append([via(V) || V <- all(via, Given, Env)]),
-               request => method(last(request, Given, Env))}}
+               method => one_of(method, last(method, Given, Env), [upgrade, handover]),
+               request => one_of(request, last(request, Given, Env), [connect, get]),
+               listen => one_of(listen, last(listen, Given, Env), [false, true]),
+               node_socket => node_socket(last(node_socket, Given, Env))}}
     catch
         throw:Reason -> {error, Reason}
     end.
@@ -234,14 +268,33 @@ port({value, Value}) ->
 bad_port(Value) ->
     throw({bad_setting, port, Value, "an integer from 1 to 65535"}).
 
-method(default) -> connect;
-method({value, connect}) -> connect;
-method({value, get}) -> get;
-method({value, "connect"}) -> connect;
-method({value, "get"}) -> get;
-method({value, <<"connect">>}) -> connect;
-method({value, <<"get">>}) -> get;
-method({value, Value}) -> throw({bad_setting, request, Value, "connect or get"}).
+%% An atom, or its text. The first one is the default.
+one_of(_Key, default, [Default | _]) ->
+    Default;
+one_of(Key, {value, Value}, [A, B] = Known) ->
+    case [K || K <- Known, Value =:= K orelse text(Value) =:= {ok, atom_to_list(K)}] of
+        [Setting] -> Setting;
+        [] -> throw({bad_setting, Key, Value, lists:concat([A, " or ", B])})
+    end.
+
+node_socket(default) ->
+    ?DEFAULT_NODE_SOCKET;
+node_socket({value, Value}) ->
+    case text(Value) of
+        {ok, [$/ | _] = Path} ->
+            Bytes = unicode:characters_to_binary(Path),
+            case byte_size(Bytes) =< ?MAX_PATH andalso not lists:member(0, Path) of
+                true -> Path;
+                false -> bad_node_socket(Value)
+            end;
+        _ ->
+            bad_node_socket(Value)
+    end.
+
+-spec bad_node_socket(term()) -> no_return().
+bad_node_socket(Value) ->
+    throw({bad_setting, node_socket, Value,
+           lists:concat(["an absolute path of at most ", ?MAX_PATH, " bytes"])}).
 
 via([{_, _} | _] = Routes) ->
     [case {text_of(Route), Route} of

@@ -3,7 +3,8 @@
 %%
 %% `net_kernel' starts a process here for each node it wants to reach. The
 %% process resolves the door's address, connects, asks for the upgrade
-%% ({@link oneport_upgrade}) and then runs OTP's own handshake on the same socket;
+%% ({@link oneport_upgrade}) or the handover ({@link oneport_handover}), and then runs
+%% OTP's own handshake on the same socket;
 %% it stays the connection's controller, as the process of `inet_tcp_dist' does.
 %%
 %% == Why not `inet_tcp_dist:do_setup/7' ==
@@ -106,27 +107,30 @@ connect(Driver, Node, LongOrShortNames, Deadline) ->
     end.
 
 connect_host(Driver, Name, Host, Deadline) ->
-    case {oneport_config:door(Host), oneport_config:request()} of
-        {{ok, Door}, {ok, Method}} ->
-            Request = oneport_upgrade:request(Method, Name, Host),
-            connect_door(Driver, Door, Name, Host, Request, Deadline);
-        {{error, Reason}, _} ->
-            {error, oneport_config:format_error(Reason)};
-        {_, {error, Reason}} ->
+    case {oneport_config:door(Host), oneport_config:method(), oneport_config:request()} of
+        {{ok, {direct, _, _} = Door}, {ok, handover}, _} ->
+            connect_door(Driver, Door, Name, Host,
+                         {oneport_handover, oneport_handover:request(Name)}, Deadline);
+        {{ok, Door}, {ok, _}, {ok, Method}} ->
+            %% The request of EPMD has no place for a host: a gateway needs the upgrade.
+            connect_door(Driver, Door, Name, Host,
+                         {oneport_upgrade, oneport_upgrade:request(Method, Name, Host)}, Deadline);
+        {{error, Reason}, _, _} ->
+            %% The settings are right or wrong as a whole.
             {error, oneport_config:format_error(Reason)}
     end.
 
-connect_door(Driver, {_, DoorHost, Port} = Door, Name, Host, Request, Deadline) ->
+%% What is asked of the door, and by which of the two clients.
+connect_door(Driver, {_, DoorHost, Port} = Door, Name, Host, {Client, Request}, Deadline) ->
     case resolve(Driver, Door, Name, Deadline) of
         {ok, Ip} ->
-            case upgrade(Driver, Ip, Port, Request, Deadline) of
+            case dial(Driver, Ip, Port, Client, Request, Deadline) of
                 {ok, Socket, Version} ->
                     {ok, Socket, Version,
                      #net_address{address = {Ip, Port}, host = Host,
                                   protocol = tcp, family = Driver:family()}};
-                {error, Reason} ->
-                    {error, ["door ", format_door(DoorHost, Ip, Port), " ",
-                             oneport_upgrade:format_error(Reason)]}
+                {error, Why} ->
+                    {error, ["door ", format_door(DoorHost, Ip, Port), " ", Why]}
             end;
         {error, Reason} ->
             {error, ["host ", DoorHost, " has no ", family_name(Driver), " address: ",
@@ -156,22 +160,22 @@ lookup(Driver, Host, Deadline) ->
         {error, Reason} -> {error, Reason}
     end.
 
-upgrade(Driver, Ip, Port, Request, Deadline) ->
+dial(Driver, Ip, Port, Client, Request, Deadline) ->
     case Driver:connect(Ip, Port, connect_options(), oneport_upgrade:time_left(Deadline)) of
         {ok, Socket} ->
-            case oneport_upgrade:client(Socket, Request, Deadline) of
+            case Client:client(Socket, Request, Deadline) of
                 {ok, Version} ->
                     %% What dist_util expects of a socket at the start.
                     case inet:setopts(Socket, [list, {packet, 2}]) of
                         ok -> {ok, Socket, Version};
-                        {error, Reason} -> {error, {connect, Reason}}
+                        {error, Reason} -> {error, oneport_upgrade:format_error({connect, Reason})}
                     end;
                 {error, Reason} ->
                     Driver:close(Socket),
-                    {error, Reason}
+                    {error, Client:format_error(Reason)}
             end;
         {error, Reason} ->
-            {error, {connect, Reason}}
+            {error, oneport_upgrade:format_error({connect, Reason})}
     end.
 
 connect_options() ->

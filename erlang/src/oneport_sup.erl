@@ -1,17 +1,36 @@
-%% @doc Top supervisor of the application `oneport': owner of what runs beside
-%% the distribution. Connections are no children of it: `net_kernel' links them
-%% to itself.
+%% @doc Supervisor of the receiver, {@link oneport_receiver}.
+%%
+%% With a carrier that does not listen it is started by the distribution, before any
+%% application, and lives as long as `net_kernel'. Otherwise it is the top supervisor
+%% of the application `oneport'. Connections are no children of it: they outlive the
+%% receiver, and `net_kernel' links them to itself.
 -module(oneport_sup).
 -behaviour(supervisor).
 
--export([start_link/0]).
+-export([start_link/1]).
 -export([init/1]).
 
--spec start_link() -> supervisor:startlink_ret().
-start_link() ->
-    supervisor:start_link({local, ?MODULE}, ?MODULE, []).
+-spec start_link(application | carrier) -> supervisor:startlink_ret().
+start_link(application) ->
+    supervisor:start_link({local, ?MODULE}, ?MODULE, application);
+start_link(carrier) ->
+    supervisor:start_link(?MODULE, carrier).
 
 %% @private
--spec init([]) -> {ok, {supervisor:sup_flags(), [supervisor:child_spec()]}}.
-init([]) ->
-    {ok, {#{strategy => one_for_one, intensity => 3, period => 10}, []}}.
+-spec init(application | carrier) -> {ok, {supervisor:sup_flags(), [supervisor:child_spec()]}}.
+init(Owner) ->
+    Receiver = #{id => receiver, start => {oneport_receiver, start_link, []}},
+    Children = case Owner =:= application andalso carrier_receives() of
+                   true -> [];
+                   false -> [Receiver]
+               end,
+    {ok, {#{strategy => one_for_one, intensity => 3, period => 10}, Children}}.
+
+%% Whether the receiver is the business of a carrier, now or when the distribution starts.
+carrier_receives() ->
+    case {init:get_argument(proto_dist), oneport_config:listen()} of
+        {{ok, [Protocols | _]}, {ok, false}} ->
+            lists:any(fun(P) -> P =:= "oneport" orelse P =:= "oneport6" end, Protocols);
+        _ ->
+            false
+    end.

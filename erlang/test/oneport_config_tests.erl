@@ -3,7 +3,8 @@
 -include_lib("eunit/include/eunit.hrl").
 
 defaults_test() ->
-    ?assertEqual({ok, #{port => 4369, via => [], request => connect}},
+    ?assertEqual({ok, #{port => 4369, via => [], method => upgrade, request => connect,
+                        listen => false, node_socket => "/run/oneport/node.sock"}},
                  oneport_config:read([], [])).
 
 otp_adds_a_key_to_every_environment_test() ->
@@ -23,6 +24,21 @@ request_test_() ->
                          {[["request=get"]], []},
                          {[], [{request, get}]},
                          {[], [{request, <<"get">>}]}]].
+
+method_and_listen_test_() ->
+    [?_assertMatch({ok, #{method := handover, listen := true}}, oneport_config:read(Flags, Env))
+     || {Flags, Env} <- [{[["method", "handover", "listen", "true"]], []},
+                         {[["method=handover"], ["listen=true"]], []},
+                         {[], [{method, handover}, {listen, true}]},
+                         {[], [{method, <<"handover">>}, {listen, "true"}]}]].
+
+node_socket_test_() ->
+    Longest = "/" ++ lists:duplicate(106, $x),
+    [?_assertMatch({ok, #{node_socket := Path}}, oneport_config:read(Flags, Env))
+     || {Path, Flags, Env} <- [{"/run/x.sock", [["node_socket=/run/x.sock"]], []},
+                               {"/run/x.sock", [["node_socket", "/run/x.sock"]], []},
+                               {"/run/x.sock", [], [{node_socket, <<"/run/x.sock">>}]},
+                               {Longest, [["node_socket=" ++ Longest]], []}]].
 
 via_test_() ->
     All = {"*", "gw.example", 443},
@@ -44,12 +60,12 @@ via_test_() ->
              {[], [], [{via, []}]}]].
 
 several_settings_in_one_flag_test() ->
-    ?assertEqual({ok, #{port => 4370, via => [{"*", "gw", 1}], request => get}},
+    ?assertMatch({ok, #{port := 4370, via := [{"*", "gw", 1}], request := get}},
                  oneport_config:read([["port", "4370", "request", "get"], ["via=gw:1"]], [])).
 
 the_command_line_wins_test() ->
     Env = [{port, 1}, {request, get}, {via, [{"a", "env:1"}, {"b", "env:1"}]}],
-    ?assertEqual({ok, #{port => 2, via => [{"*", "line", 2}], request => connect}},
+    ?assertMatch({ok, #{port := 2, via := [{"*", "line", 2}], request := connect}},
                  oneport_config:read([["port", "2"], ["request", "connect"], ["via", "line:2"]], Env)),
     ?assertMatch({ok, #{port := 1, via := []}}, oneport_config:read([["via="]], Env)).
 
@@ -72,6 +88,8 @@ the_first_pattern_that_matches_wins_test_() ->
 
 %% Every refusal names the key, the value and what was expected.
 wrong_test_() ->
+    TooLong = "/" ++ lists:duplicate(107, $x),
+    Known = "there are port, via, method, request, listen, node_socket",
     [{Says, ?_assertEqual(Says, says(oneport_config:read(Flags, Env)))}
      || {Says, Flags, Env} <-
             [{"setting port is \"0\": expected an integer from 1 to 65535", [["port", "0"]], []},
@@ -80,9 +98,15 @@ wrong_test_() ->
              {"setting port is []: expected an integer from 1 to 65535", [["port="]], []},
              {"setting port is {80}: expected an integer from 1 to 65535", [], [{port, {80}}]},
              {"setting request is \"post\": expected connect or get", [["request", "post"]], []},
+             {"setting method is \"epmd\": expected upgrade or handover", [["method=epmd"]], []},
+             {"setting listen is 1: expected false or true", [], [{listen, 1}]},
+             {"setting node_socket is \"n.sock\": expected an absolute path of at most 107 bytes",
+              [["node_socket=n.sock"]], []},
+             {"setting node_socket is \"" ++ TooLong ++ "\": expected an absolute path of at most 107 bytes",
+              [["node_socket=" ++ TooLong]], []},
              {"setting request has no value: write -oneport request=VALUE", [["request"]], []},
-             {"no setting is called \"prot\": there are port, via, request", [["prot", "1"]], []},
-             {"no setting is called prot: there are port, via, request", [], [{prot, 1}]}]]
+             {"no setting is called \"prot\": " ++ Known, [["prot", "1"]], []},
+             {"no setting is called prot: " ++ Known, [], [{prot, 1}]}]]
         ++
     [{Value, ?_assertEqual("setting via is \"" ++ Value ++ "\": expected HOST:PORT, [IPV6]:PORT, "
                            "PATTERN=HOST:PORT or a list of {PATTERN, \"HOST:PORT\"}",

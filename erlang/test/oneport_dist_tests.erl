@@ -3,6 +3,7 @@
 %% else, so a client that asks it for a port is found out.
 -module(oneport_dist_tests).
 -include_lib("eunit/include/eunit.hrl").
+-import(oneport_test_nodes, [start/4, stop/1, output/1, result/1, protocol/2, ebin/0, listener/2, epmd/2]).
 
 -define(V4, {127, 0, 0, 1}).
 -define(V6, {0, 0, 0, 0, 0, 0, 0, 1}).
@@ -61,6 +62,26 @@ uses_get_where_connect_is_refused_test_() ->
         ?assertMatch([<<"GET /erl/b HTTP/1.1\r\n", _/binary>>], heard(request))
     end).
 
+reaches_a_stock_node_by_handover_test_() ->
+    world("b@127.0.0.1", ?V4, fun(#{door := Door} = World) ->
+        {Result, Output} =
+            client(World, ["-oneport", "port", Door, "method", "handover"],
+                   "{net_adm:ping(B), net_adm:ping('nobody@127.0.0.1')}"),
+        ?assertEqual({pong, pang}, Result),
+        ?assertEqual([<<2:16, 16#68, "b">>, <<7:16, 16#68, "nobody">>], heard(request)),
+        ?assertEqual(["oneport: cannot connect to nobody@127.0.0.1: door 127.0.0.1:" ++ Door ++
+                          " refused the handover: the node is not registered there, or cannot be reached"],
+                     warnings(Output))
+    end).
+
+%% EPMD's request cannot say which host is meant.
+a_gateway_is_asked_by_upgrade_test_() ->
+    world("b@behind.invalid", ?V4, fun(#{door := Door} = World) ->
+        ?assertMatch({pong, _}, client(World, ["-oneport", "via=127.0.0.1:" ++ Door, "-oneport",
+                                               "method", "handover"], "net_adm:ping(B)")),
+        ?assertMatch([<<"CONNECT /erl/b HTTP/1.1\r\nHost: behind.invalid\r\n", _/binary>>], heard(request))
+    end).
+
 %% Nothing but the gateway knows the host.
 a_gateway_reaches_hosts_that_have_no_address_here_test_() ->
     world("b@behind.invalid", ?V4, fun(#{door := Door} = World) ->
@@ -88,9 +109,9 @@ short_names_test_() ->
                       "and 127.0.0.1 is a long one"], warnings(Output))
     end).
 
-%% A carrier's node listens and registers as any node, and is reached as one.
-is_reached_by_a_stock_node_test_() ->
-    world("b@127.0.0.1", ?V4, ["-proto_dist", "oneport", "-pa", ebin()],
+%% For hosts without the daemon.
+with_a_listener_it_is_reached_as_any_node_test_() ->
+    world("b@127.0.0.1", ?V4, ["-proto_dist", "oneport", "-pa", ebin(), "-oneport", "listen=true"],
           fun(#{node_port := Port} = World) ->
         ?assertMatch({pong, _}, stock(World, ["-dist_listen", "false", "-erl_epmd_port", Port],
                                       "net_adm:ping(B)"))
@@ -227,7 +248,7 @@ world(Name, Ip, Args, Test) ->
         _ = [heard(What) || What <- [request, epmd]],
         Epmd = listener(Ip, fun(Socket) -> epmd(Socket, Self) end),
         World = #{epmd => Epmd, name => Name, ip => Ip},
-        Node = start(World, Name, Args ++ protocol(Ip, "inet"), "io:get_line(\"\"), halt()."),
+        Node = start(Epmd, Name, Args ++ protocol(Ip, "inet"), "io:get_line(\"\"), halt()."),
         NodePort = receive {alive, <<"b">>, P} -> P after ?TIME -> error(node_did_not_start) end,
         Door = listener(Ip, fun(Socket) -> door(Socket, NodePort, Self) end),
         try
@@ -245,54 +266,12 @@ client(#{ip := Ip} = World, Args, Expression) ->
 stock(#{ip := Ip} = World, Args, Expression) ->
     run(World, protocol(Ip, "inet") ++ Args, Expression).
 
-run(#{name := "b" ++ Host = B} = World, Args, Expression) ->
-    Node = start(World, "a" ++ Host, Args,
+run(#{name := "b" ++ Host = B, epmd := Epmd}, Args, Expression) ->
+    Node = start(Epmd, "a" ++ Host, Args,
                  "B = '" ++ B ++ "', R = begin " ++ Expression ++ " end,"
                  "logger_std_h:filesync(default), io:format(\"~n@~0p.~n\", [R]), halt()."),
-    Output = output(Node, []),
-    {result(string:split(Output, "\n@")), Output}.
-
-result([_, Term]) ->
-    {ok, Tokens, _} = erl_scan:string(Term),
-    {ok, Value} = erl_parse:parse_term(Tokens),
-    Value;
-result([_]) ->
-    none.
-
-protocol(?V4, "inet") -> [];
-protocol(?V6, "inet") -> ["-proto_dist", "inet6_tcp"];
-protocol(?V4, "oneport") -> ["-proto_dist", "oneport"];
-protocol(?V6, "oneport") -> ["-proto_dist", "oneport6"].
-
-ebin() ->
-    filename:dirname(code:which(oneport_dist)).
-
-%% A node ends when its standard input does: not later than these tests.
-start(#{epmd := Epmd}, Name, Args, Eval) ->
-    Erl = filename:join([code:root_dir(), "bin", "erl"]),
-    NameFlag = case string:split(Name, "@") of
-                   [_, "localhost"] -> "-sname";
-                   _ -> "-name"
-               end,
-    Guard = "spawn(fun() -> io:get_line(\"\"), halt(3) end), ",
-    open_port({spawn_executable, Erl},
-              [{args, ["-noshell", "-start_epmd", "false", NameFlag, Name, "-setcookie", "c"]
-                    ++ Args ++ ["-eval", Guard ++ Eval]},
-               {env, [{"ERL_EPMD_PORT", integer_to_list(Epmd)}, {"ERL_FLAGS", false},
-                      {"ERL_CRASH_DUMP_SECONDS", "0"}]},
-               exit_status, stderr_to_stdout, binary]).
-
-stop(Node) ->
-    true = port_close(Node).
-
-output(Node, Acc) ->
-    receive
-        {Node, {data, Data}} -> output(Node, [Acc, Data]);
-        {Node, {exit_status, _}} -> unicode:characters_to_list(iolist_to_binary(Acc))
-    after ?TIME ->
-            stop(Node),
-            error({node_did_not_end, iolist_to_binary(Acc)})
-    end.
+    Output = output(Node),
+    {result(Output), Output}.
 
 warnings(Output) ->
     %% What is logged before the logger has started is printed twice, by OTP.
@@ -314,35 +293,29 @@ sys_config(Env) ->
 
 %% ---- what listens
 
-%% The listener and its connections end with the test's process.
-listener(Ip, Serve) ->
-    {ok, Listen} = gen_tcp:listen(0, [{ip, Ip}, binary, {active, false}, {backlog, 16}]),
-    {ok, Port} = inet:port(Listen),
-    Pid = spawn_link(fun() -> receive go -> accept(Listen, Serve) end end),
-    ok = gen_tcp:controlling_process(Listen, Pid),
-    Pid ! go,
-    Port.
-
-accept(Listen, Serve) ->
-    {ok, Socket} = gen_tcp:accept(Listen),
-    Pid = spawn_link(fun() -> receive go -> Serve(Socket) end end),
-    ok = gen_tcp:controlling_process(Socket, Pid),
-    Pid ! go,
-    accept(Listen, Serve).
-
-epmd(Socket, Test) ->
-    case gen_tcp:recv(Socket, 0, ?TIME) of
-        {ok, <<_:16, $x, Port:16, _:8, _:8, _:16, _:16, Length:16, Name:Length/binary, _/binary>>} ->
-            Test ! {alive, Name, Port},
-            ok = gen_tcp:send(Socket, <<$y, 0, 1:16>>),
-            {error, closed} = gen_tcp:recv(Socket, 0);
-        Other ->
-            Test ! {epmd, Other}
+door(Socket, NodePort, Test) ->
+    {ok, Begin} = gen_tcp:recv(Socket, 2, ?TIME),
+    case Begin of
+        <<0, Length>> ->
+            {ok, <<16#68, Name/binary>> = Request} = gen_tcp:recv(Socket, Length, ?TIME),
+            Test ! {request, <<Begin/binary, Request/binary>>},
+            handover(Socket, NodePort, Name);
+        _ ->
+            Request = head(Socket, Begin),
+            Test ! {request, Request},
+            upgrade(Socket, NodePort, Request)
     end.
 
-door(Socket, NodePort, Test) ->
-    Request = head(Socket, <<>>),
-    Test ! {request, Request},
+handover(Socket, NodePort, <<"b">>) ->
+    {ok, {Ip, _}} = inet:sockname(Socket),
+    {ok, Node} = gen_tcp:connect(Ip, NodePort, [binary, {active, false}]),
+    ok = gen_tcp:send(Socket, <<16#69, 0, 6:16>>),
+    spawn_link(fun() -> copy(Socket, Node) end),
+    copy(Node, Socket);
+handover(Socket, _NodePort, _Name) ->
+    gen_tcp:send(Socket, <<16#69, 1>>).
+
+upgrade(Socket, NodePort, Request) ->
     [_, <<"/erl/", Name/binary>> | _] = binary:split(Request, <<" ">>, [global]),
     case Name of
         <<"b">> ->

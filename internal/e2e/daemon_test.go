@@ -21,6 +21,7 @@ type daemon struct {
 	*hosts.Process
 	host    *hosts.Host
 	control string   // the path of its control socket
+	node    string   // the path of the socket by which nodes take descriptors
 	flags   []string // beside those that every daemon has
 }
 
@@ -29,7 +30,7 @@ type daemon struct {
 // data race in itself.
 func serve(t *testing.T, h *hosts.Host, flags ...string) *daemon {
 	t.Helper()
-	d := &daemon{host: h, control: filepath.Join(h.Dir, "control.sock"), flags: flags}
+	d := &daemon{host: h, control: filepath.Join(h.Dir, "control.sock"), node: filepath.Join(h.Dir, "node.sock"), flags: flags}
 	d.start(t)
 	return d
 }
@@ -46,7 +47,7 @@ func oneport(ctx context.Context, h *hosts.Host, args ...string) *exec.Cmd {
 func (d *daemon) start(t *testing.T) {
 	t.Helper()
 	loopback := []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()}
-	args := []string{"serve", "--control", d.control, "--log-format", "json", "--log-level", "debug", "--drain", "0s"}
+	args := []string{"serve", "--control", d.control, "--node-socket", d.node, "--log-format", "json", "--log-level", "debug", "--drain", "0s"}
 	var last netip.AddrPort
 	for _, address := range append([]netip.Addr{d.host.IPv4, d.host.IPv6}, loopback...) {
 		last = netip.AddrPortFrom(address, hosts.Port)

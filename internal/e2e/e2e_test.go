@@ -90,8 +90,11 @@ func depend(dirs ...string) error {
 // carrier makes a node use the carrier, over IPv4.
 func carrier() hosts.Option { return carrierNamed("oneport") }
 
-// carrierNamed makes a node use one of the carriers.
-func carrierNamed(name string) hosts.Option { return hosts.Args("-proto_dist", name, "-pa", beams) }
+// carrierNamed makes a node use one of the carriers, and listen as stock nodes
+// do: its connections are relayed.
+func carrierNamed(name string) hosts.Option {
+	return hosts.Args("-proto_dist", name, "-pa", beams, "-oneport", "listen=true")
+}
 
 // alone keeps a node from connecting to nodes by itself, as nodes do to all that
 // their peers know.

@@ -76,8 +76,7 @@ func TestProgramInCIsANode(t *testing.T) {
 func TestElixirNodes(t *testing.T) {
 	made := hosts.New(t, "alpha", "beta")
 	alpha, beta := made[0], made[1]
-	serve(t, alpha)
-	atBeta := serve(t, beta)
+	atAlpha, atBeta := serve(t, alpha), serve(t, beta)
 	b := beta.Erl(t, "b", alone())
 	cookie := strings.Trim(b.Eval(t, "erlang:get_cookie()"), "'")
 	for _, test := range []struct {
@@ -85,7 +84,7 @@ func TestElixirNodes(t *testing.T) {
 		protocol  door.Protocol
 	}{
 		{"stock", "-start_epmd false -connect_all false", door.Raw},
-		{"carrier", "-start_epmd false -connect_all false -proto_dist oneport -pa " + beams, door.Upgrade},
+		{"carrier", "-start_epmd false -connect_all false -proto_dist oneport -pa " + beams + " -oneport node_socket=" + atAlpha.node, door.Upgrade},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			command := alpha.Command(context.Background(), "elixir", "--name", "x@"+alpha.IPv4.String(), "--cookie", cookie,
@@ -101,6 +100,11 @@ func TestElixirNodes(t *testing.T) {
 			}
 			b.Eval(t, "erlang:disconnect_node('x@"+alpha.IPv4.String()+"')")
 			atBeta.noConnections(t)
+			if test.protocol == door.Upgrade { // it takes connections by descriptor only
+				eventually(t, "the receiver of x", func() bool {
+					return strings.Contains(atAlpha.Output(), `"msg":"receiver connected","node":"x"`)
+				})
+			}
 			if got := ping(t, b, "x@"+alpha.IPv4.String()); got != "pong" {
 				t.Errorf("the way back: %s", got)
 			}
