@@ -176,10 +176,7 @@ disconnect(Reason, State) ->
     retry(complain(Reason, close(State))).
 
 close(#state{phase = Phase, socket = Socket, kernel = Kernel, offers = Offers} = State) ->
-    case Socket of
-        undefined -> ok;
-        _ -> _ = socket:close(Socket)
-    end,
+    _ = Socket =:= undefined orelse socket:close(Socket),
     case Kernel of
         undefined -> ok;
         _ -> true = erlang:demonitor(Kernel, [flush])
@@ -214,10 +211,7 @@ complain(Reason, #state{said = Said, since = Since} = State) ->
 %% There is one timer; the old one's message, if it is under way, carries another
 %% reference.
 start_timer(Millis, Message, #state{timer = Old} = State) ->
-    case Old of
-        undefined -> ok;
-        _ -> _ = erlang:cancel_timer(Old)
-    end,
+    _ = Old =:= undefined orelse erlang:cancel_timer(Old),
     State#state{timer = erlang:start_timer(Millis, self(), Message)}.
 
 %% ---- what the daemon says

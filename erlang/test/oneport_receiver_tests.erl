@@ -287,7 +287,10 @@ world(Kind, Test) ->
             {ok, _} = hand_over(World, ?V4, 0),
             _ = Test(World#{idle => settled(World)}),
             %% What the VM says when a descriptor is closed under a driver.
-            ?assertEqual(nomatch, re:run(said(Node), "driver_select|pollset|CRASH"))
+            ?assertEqual(nomatch, re:run(said(Node), "driver_select|pollset|CRASH|ended"))
+        catch
+            Class:Reason:Stack ->
+                erlang:raise(Class, {Reason, {node_b_said, said(Node)}}, Stack)
         after
             stop(Node),
             _ = file:delete(Path),
@@ -296,7 +299,12 @@ world(Kind, Test) ->
     end}.
 
 said(Node) ->
-    receive {Node, {data, Data}} -> [Data | said(Node)] after 0 -> [] end.
+    receive
+        {Node, {data, Data}} -> [Data | said(Node)];
+        {Node, {exit_status, Status}} -> [io_lib:format("ended with status ~b", [Status])]
+    after 0 ->
+            []
+    end.
 
 kind(carrier) -> {?V4, "b@127.0.0.1", protocol(?V4, "oneport"), ""};
 kind(carrier6) -> {?V6, "b@::1", protocol(?V6, "oneport"), ""};

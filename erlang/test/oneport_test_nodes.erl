@@ -26,7 +26,12 @@ start(Epmd, Name, Args, Eval) ->
 
 -spec stop(port()) -> true.
 stop(Node) ->
-    true = port_close(Node).
+    try
+        port_close(Node)
+    catch
+        %% It has ended by itself, and the test that failed for it says so.
+        error:badarg -> true
+    end.
 
 %% @doc All that the node writes until it ends.
 -spec output(port()) -> string().
