@@ -94,6 +94,9 @@ var keepAlive = net.KeepAliveConfig{
 // not take the rest for an orderly end. If ctx is done both are closed, and
 // what was not yet moved is lost.
 //
+// Other holders of a descriptor of the client's connection, a process that was
+// offered it for example, do not keep its end from being seen.
+//
 // Both connections get TCP_NODELAY, since a small message must not wait for
 // the next, and keep-alive.
 func Join(ctx context.Context, client, node *net.TCPConn, o Options) Result {
@@ -171,10 +174,12 @@ func (r *relay) end(reason Reason, err error) {
 	}
 	r.ended, r.reason, r.err = true, reason, err
 	for _, s := range []*side{r.client, r.node} {
-		if reason != Finished && reason != Cancelled {
-			// Makes the close a reset. An error here is that of a socket
-			// which is gone already.
-			_ = s.conn.SetLinger(0)
+		switch reason {
+		case Finished: // both have been told by a FIN
+		case Cancelled:
+			s.shutdown()
+		default:
+			s.abort()
 		}
 		_ = s.conn.Close()
 	}

@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -63,6 +64,38 @@ func (s *side) finish() error {
 		return cause
 	}
 	return err
+}
+
+// shutdown ends both directions in order. Like abort it acts on the connection
+// itself, where a close waits for the last holder of a descriptor. An error is
+// that of a connection which is gone already.
+func (s *side) shutdown() {
+	_ = s.conn.CloseRead()
+	_ = s.conn.CloseWrite()
+}
+
+// abort resets the connection (RFC 9293, ABORT), which connect(2) does with an
+// address of the family AF_UNSPEC. From 6.4 on the kernel refuses that while
+// some process waits inside a call on the socket; ours do not, but another
+// holder may, and then its peer is to see an end at least.
+func (s *side) abort() {
+	refused := true
+	err := control(s.conn, func(fd int) {
+		nowhere := unix.RawSockaddr{Family: unix.AF_UNSPEC}
+		_, _, errno := unix.RawSyscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&nowhere)), unsafe.Sizeof(nowhere))
+		refused = errno != 0
+	})
+	if err == nil && refused {
+		s.shutdown()
+	}
+}
+
+func control(c *net.TCPConn, f func(fd int)) error {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	return raw.Control(func(fd uintptr) { f(int(fd)) })
 }
 
 // broken returns the error of a connection that ended otherwise than by FIN,
