@@ -32,7 +32,7 @@ fuzz: ## every fuzz target for FUZZTIME (60s)
 	  done; \
 	done
 
-bench: ## the relay against io.Copy, EPMD against OTP's own, idle connections
+bench: ## the relay against io.Copy, handover against relay and direct, EPMD against OTP's own, idle connections
 	go test -run '^$$' -bench . -benchtime 9x ./relay
 	go test -run '^$$' -bench . -benchtime 1x ./internal/e2e
 	go test -run '^$$' -bench . ./epmd

@@ -45,7 +45,7 @@ func (d *Door) deliver(ctx context.Context, c *Conn, name string, a asker, taken
 	if done {
 		return
 	}
-	node, err := d.dial(ctx, c, reg)
+	node, err := d.dial(ctx, c.local.Addr(), reg)
 	if err != nil {
 		d.log.WithField("id", c.id).WithField("node", name).WithError(err).Debug("connecting to the node")
 		d.unreachable(c, a, reg, granted, why, err)
@@ -82,7 +82,7 @@ func (grantedAsker) grant(*net.TCPConn, uint16) error { return nil }
 // dial connects to a node of this host. A node listens on every address unless
 // told otherwise (kernel's inet_dist_use_interface); then it is most likely
 // the one that the client came to, or that it registered from.
-func (d *Door) dial(ctx context.Context, c *Conn, reg *epmd.Registration) (*net.TCPConn, error) {
+func (d *Door) dial(ctx context.Context, local netip.Addr, reg *epmd.Registration) (*net.TCPConn, error) {
 	if reg.Port == 0 {
 		return nil, errNoPort
 	}
@@ -90,13 +90,13 @@ func (d *Door) dial(ctx context.Context, c *Conn, reg *epmd.Registration) (*net.
 	defer cancel()
 	var errs []error
 	tried := map[netip.Addr]bool{}
-	for _, addr := range []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback(), reg.Peer.Addr(), c.local.Addr()} {
+	for _, addr := range []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback(), reg.Peer.Addr(), local} {
 		if tried[addr] || !addr.IsValid() {
 			continue
 		}
 		tried[addr] = true
 		to := netip.AddrPortFrom(addr, reg.Port)
-		if err := checkPort(reg, to); err != nil {
+		if err := d.checkPort(reg, to); err != nil {
 			return nil, err
 		}
 		node, err := dialTCP(ctx, to.String())
@@ -124,6 +124,7 @@ func (d *Door) join(ctx context.Context, c *Conn, node *net.TCPConn, a asker, ve
 	if err := d.grant(c, a, version); err != nil {
 		node.Close()
 		c.ends("closed by the client")
+		c.tcp.CloseWrite() // a node that was offered it may still hold a copy
 		return
 	}
 	result := relay.Join(ctx, c.tcp, node, relay.Options{
@@ -143,7 +144,7 @@ func (d *Door) join(ctx context.Context, c *Conn, node *net.TCPConn, a asker, ve
 // it has one, else by its EPMD.
 func (d *Door) forward(ctx context.Context, c *Conn, want upgrade.Decision, taken []byte) {
 	c.routed(want.Node + "@" + want.Host)
-	node, version, err := d.reach(ctx, c, want)
+	node, version, err := d.reach(ctx, c.local, want)
 	if err != nil {
 		refusal := forwardRefusal(want, err)
 		d.refuse(c, upgradeAsker{}, causeOf(refusal), refusal)
@@ -152,7 +153,7 @@ func (d *Door) forward(ctx context.Context, c *Conn, want upgrade.Decision, take
 	d.join(ctx, c, node, upgradeAsker{}, version, taken, "the node is on another host")
 }
 
-func (d *Door) reach(ctx context.Context, c *Conn, want upgrade.Decision) (*net.TCPConn, uint16, error) {
+func (d *Door) reach(ctx context.Context, local netip.AddrPort, want upgrade.Decision) (*net.TCPConn, uint16, error) {
 	if d.draining.Load() {
 		return nil, 0, unavailable("this door is shutting down")
 	}
@@ -168,7 +169,7 @@ func (d *Door) reach(ctx context.Context, c *Conn, want upgrade.Decision) (*net.
 	for _, addr := range addrs {
 		// A name that leads back here must not open what this host keeps for
 		// itself, or send the request round and round.
-		if epmd.IsLocal(netip.AddrPortFrom(addr.Unmap(), 0), c.local) {
+		if epmd.IsLocal(netip.AddrPortFrom(addr.Unmap(), 0), local) {
 			return nil, 0, &upgrade.Refusal{Status: http.StatusMisdirectedRequest,
 				Reason: fmt.Sprintf("%q is an address of this host; see --host of oneport serve", want.Host)}
 		}

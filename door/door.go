@@ -59,6 +59,7 @@ type Options struct {
 	Advertise     Advertise             // default AdvertiseDoor
 	NodeSocket    string                // path of the socket by which nodes take descriptors; empty: none can
 	Own           map[string]uint32     // user by name of a node, where it is not the one who registered it
+	Aliases       []Alias               // further names of nodes; their targets may be registered later
 	Forward       []upgrade.Pattern     // other hosts that requests are forwarded to
 	Web           *url.URL              // web server for other HTTP requests; nil: 404
 	MaxHeader     int                   // bytes
@@ -83,6 +84,9 @@ type Door struct {
 	listeners []*net.TCPListener
 	web       *webServer
 	receivers receivers
+	owners    owners
+	aliases   aliases
+	names     fullNames
 	started   time.Time
 
 	nextID   atomic.Uint64
@@ -132,18 +136,28 @@ func Open(ctx context.Context, o Options) (*Door, error) {
 		pruneAt:   minPrune,
 		started:   time.Now(),
 	}
+	for _, a := range o.Aliases {
+		if err := d.aliases.add(a); err != nil {
+			return nil, err
+		}
+	}
 	d.epmd = &epmd.Server{
 		Registry:      d.registry,
 		Log:           o.Log,
 		PacketTimeout: o.HeaderTimeout,
 		Answer:        d.answer,
+		Alias: func(name string) (*epmd.Registration, bool) {
+			reg, _, ok := d.resolve(name)
+			return reg, ok
+		},
 	}
 	d.upgrade = &upgrade.Server{
-		Directory: directory{d.registry},
+		Directory: directory{d},
 		Ours:      d.hosts.ours,
 		MayDiscover: func(peer, local netip.AddrPort) bool {
 			return epmd.IsLocal(peer, local) || contains(o.DiscoverFrom, peer.Addr())
 		},
+		Who:     d.who,
 		Forward: o.Forward,
 	}
 	var backend http.Handler

@@ -51,21 +51,22 @@ func (d *Door) openReceivers() error {
 
 // ownerOf says which user a registered name belongs to: the one whose process
 // registered it, unless an operator has said whose it is.
-func (d *Door) ownerOf(name string) (uid uint32, ok bool) {
+func (d *Door) ownerOf(name string) (owner handover.Owner, ok bool) {
 	reg, ok := d.registry.Lookup(name)
 	if !ok {
-		return 0, false
+		return handover.Owner{}, false
 	}
-	if uid, ok := d.o.Own[name]; ok {
-		return uid, true
+	owner.Registration = reg
+	if owner.UID, ok = d.o.Own[name]; ok {
+		return owner, true
 	}
-	s, err := owner(reg)
+	uid, err := d.owners.of(reg)
 	if err != nil {
 		// Nobody but root then, who may always.
 		d.log.WithError(err).WithField("node", name).Warn("finding the owner of a node")
-		return 0, true
 	}
-	return s.uid, true
+	owner.UID = uid
+	return owner, true
 }
 
 // hand offers a connection to its node. done says that there is nothing more to
@@ -100,13 +101,13 @@ func (d *Door) hand(ctx context.Context, c *Conn, reg *epmd.Registration, a aske
 // handToFork gives a connection to a node of the OTP fork of 2016, which says
 // yes to the client itself.
 func (d *Door) handToFork(ctx context.Context, c *Conn, reg *epmd.Registration) bool {
-	uid, ok := d.ownerOf(reg.Name)
+	owner, ok := d.ownerOf(reg.Name)
 	if !ok {
 		return false
 	}
 	h := &handed{Conn: c}
 	h.received, h.sent = traffic(c.tcp)
-	err := d.receivers.fork.Offer(ctx, handover.ForkNode{UID: uid, Ask: reg.Ask}, c.tcp)
+	err := d.receivers.fork.Offer(ctx, handover.ForkNode{UID: owner.UID, Ask: reg.Ask}, c.tcp)
 	if errors.Is(err, epmd.ErrNoAnswer) {
 		return false // an old node, but none of the fork
 	}

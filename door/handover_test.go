@@ -67,6 +67,9 @@ func (r *receiver) read() (frame string, fd int) {
 	return string(b[:n]), fd
 }
 
+// hold keeps a descriptor until the test ends.
+func (r *receiver) hold(fd int) { r.t.Cleanup(func() { syscall.Close(fd) }) }
+
 // take accepts the next offer and returns the connection, once it is
 // committed, and what the offer said.
 func (r *receiver) take() (c *net.TCPConn, offer string) {
@@ -203,22 +206,22 @@ func TestBrokenReceiversLeadToTheRelay(t *testing.T) {
 	for name, behave := range map[string]func(r *receiver){
 		"never answers": func(r *receiver) {
 			_, fd := r.read()
-			defer syscall.Close(fd)
+			r.hold(fd)
 			r.read() // CANCEL
 		},
 		"refuses": func(r *receiver) {
 			offer, fd := r.read()
-			defer syscall.Close(fd)
+			r.hold(fd)
 			r.send("N" + field(0x10, offer[4:12]) + field(0x11, "no room"))
 		},
 		"closes": func(r *receiver) {
 			_, fd := r.read()
-			defer syscall.Close(fd)
+			r.hold(fd)
 			r.c.Close()
 		},
 		"talks garbage": func(r *receiver) {
 			_, fd := r.read()
-			defer syscall.Close(fd)
+			r.hold(fd)
 			r.c.Write([]byte(strings.Repeat("\xff", 60000)))
 		},
 	} {
@@ -237,6 +240,11 @@ func TestBrokenReceiversLeadToTheRelay(t *testing.T) {
 			}
 			if all := d.Connections(); len(all) != 1 || all[0].Path != "splice" || all[0].Why == "" {
 				t.Errorf("%+v", all)
+			}
+			// Both see the end, though the receiver holds a copy.
+			c.CloseWrite()
+			if b, err := io.ReadAll(c); err != nil || len(b) > 0 {
+				t.Errorf("%q, %v after the node's end", b, err)
 			}
 		})
 	}

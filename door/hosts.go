@@ -61,11 +61,12 @@ func newSelf() string {
 	return "oneport-" + hex.EncodeToString(b)
 }
 
-// directory shows the registry to package upgrade.
-type directory struct{ registry *epmd.Registry }
+// directory shows the registry to package upgrade. Its nodes are found by their
+// aliases, too, and listed without them.
+type directory struct{ door *Door }
 
 func (d directory) Lookup(name string) (upgrade.Node, bool) {
-	reg, ok := d.registry.Lookup(name)
+	reg, _, ok := d.door.resolve(name)
 	if !ok {
 		return upgrade.Node{}, false
 	}
@@ -73,7 +74,7 @@ func (d directory) Lookup(name string) (upgrade.Node, bool) {
 }
 
 func (d directory) Nodes() []upgrade.Node {
-	regs := d.registry.All()
+	regs := d.door.registry.All()
 	nodes := make([]upgrade.Node, len(regs))
 	for i, reg := range regs {
 		nodes[i] = nodeOf(reg)

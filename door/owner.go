@@ -4,11 +4,13 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"unsafe"
 
 	"github.com/vishvananda/netlink"
@@ -102,8 +104,62 @@ func diagnose(request, flags int, local, remote netip.AddrPort) (msgs [][]byte, 
 	return msgs, err
 }
 
+// errNodeClosed says that a node is about to be unregistered.
+var errNodeClosed = errors.New("the node has closed the connection that registered it")
+
 // owner returns the node's end of the connection that registered it.
-func owner(reg *epmd.Registration) (socket, error) { return findSocket(reg.Peer, reg.Local) }
+func owner(reg *epmd.Registration) (socket, error) {
+	s, err := findSocket(reg.Peer, reg.Local)
+	if err == nil && s.inode == 0 {
+		// Its last descriptor is closed, and with it went its user: the
+		// kernel says 0, which is root.
+		return socket{}, errNodeClosed
+	}
+	return s, err
+}
+
+// owners are the users who registered the nodes. The kernel is asked once for
+// each registration: the user of a socket is the one who made it, and the
+// socket is the registration's as long as that lasts. The zero value is empty.
+type owners struct {
+	mu       sync.Mutex
+	uids     map[*epmd.Registration]uint32
+	forgetAt int // number of users at which those of gone nodes are looked for
+}
+
+// of returns the user who registered a node.
+func (o *owners) of(reg *epmd.Registration) (uint32, error) {
+	o.mu.Lock()
+	uid, ok := o.uids[reg]
+	o.mu.Unlock()
+	if ok {
+		return uid, nil
+	}
+	s, err := owner(reg)
+	if err != nil {
+		return 0, err
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.uids == nil {
+		o.uids, o.forgetAt = make(map[*epmd.Registration]uint32), minForget
+	}
+	if len(o.uids) >= o.forgetAt {
+		maps.DeleteFunc(o.uids, func(reg *epmd.Registration, _ uint32) bool { return isGone(reg) })
+		o.forgetAt = max(minForget, 2*len(o.uids))
+	}
+	o.uids[reg] = s.uid
+	return s.uid, nil
+}
+
+func isGone(reg *epmd.Registration) bool {
+	select {
+	case <-reg.Gone():
+		return true
+	default:
+		return false
+	}
+}
 
 // checkPort makes sure that what listens on a node's port belongs to the user
 // who registered the node. Otherwise anyone on this host could register a name
@@ -111,14 +167,17 @@ func owner(reg *epmd.Registration) (socket, error) { return findSocket(reg.Peer,
 // host alone to everyone who reaches the door.
 //
 // A kernel without sock_diag cannot tell, and nothing is refused then.
-func checkPort(reg *epmd.Registration, addr netip.AddrPort) error {
-	node, err := owner(reg)
-	if err != nil || node.uid == 0 {
+func (d *Door) checkPort(reg *epmd.Registration, addr netip.AddrPort) error {
+	uid, err := d.owners.of(reg)
+	switch {
+	case errors.Is(err, errNodeClosed):
+		return err
+	case err != nil || uid == 0:
 		return nil
 	}
 	listener, err := findSocket(addr, netip.AddrPort{})
-	if err == nil && listener.uid != node.uid {
-		return fmt.Errorf("port %d belongs to uid %d, the node to uid %d", addr.Port(), listener.uid, node.uid)
+	if err == nil && listener.uid != uid {
+		return fmt.Errorf("port %d belongs to uid %d, the node to uid %d", addr.Port(), listener.uid, uid)
 	}
 	return nil
 }

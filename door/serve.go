@@ -130,7 +130,8 @@ func (d *Door) serveHandover(ctx context.Context, c *Conn, head []byte) {
 		return
 	}
 	name := request.(epmd.HandoverRequest).Name
-	if reg, ok := d.registry.Lookup(name); ok {
+	if reg, _, ok := d.resolve(name); ok {
+		name = reg.Name
 		c.routed(name)
 		if d.handToFork(ctx, c, reg) {
 			return

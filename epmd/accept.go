@@ -75,7 +75,7 @@ func deferAccept(listener int) {
 // inline tells whether requests may be answered by the accepting goroutine:
 // not if somebody wants to watch, to decide, or to be slow.
 func (s *Server) inline() bool {
-	return s.Answer == nil && s.DelayWrite <= 0 && !verbose(s.Log)
+	return s.Answer == nil && s.Alias == nil && s.DelayWrite <= 0 && !verbose(s.Log)
 }
 
 // acceptor is the accepting goroutine of one listener. It waits by itself, and

@@ -32,6 +32,9 @@ func requestName(r Request) string {
 // port answers a PORT_PLEASE2_REQ.
 func (x *exchange) port(name string) {
 	node, ok := x.Registry.Lookup(name)
+	if !ok && x.Alias != nil {
+		node, ok = x.Alias(name)
+	}
 	if !ok {
 		x.answer(PortResponse{Result: ResultFailed}.Append(nil))
 		return

@@ -61,6 +61,10 @@ type Server struct {
 	// as ctx lasts, which ends with the server. Nil means the node's own port.
 	Answer func(ctx context.Context, c *net.TCPConn, node *Registration) (port uint16, ok bool)
 
+	// Alias finds the node that a PORT_PLEASE2_REQ means whose name is not
+	// registered. Nil means that there are no such names.
+	Alias func(name string) (node *Registration, ok bool)
+
 	// Handover takes over the connection of a HandoverRequest, of which
 	// exactly the request was read and nothing was answered. The connection
 	// belongs to Handover from then on, which may outlast the call. Nil means

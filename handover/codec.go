@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -44,6 +45,7 @@ const (
 const (
 	tagVersion  = 0x01
 	tagName     = 0x02
+	tagHost     = 0x03
 	tagID       = 0x10
 	tagReason   = 0x11
 	tagCode     = 0x12
@@ -65,10 +67,12 @@ type frame interface {
 
 // From the node to the daemon.
 type (
-	// hello is the first frame: who it is, and the versions it speaks.
+	// hello is the first frame: who it is, and the versions it speaks. host is
+	// what stands behind the @ of its name; receivers need not say it.
 	hello struct {
 		versions []byte
 		name     string
+		host     string
 	}
 	// accept answers an offer: the node waits for the commit.
 	accept struct{ id uint64 }
@@ -112,11 +116,16 @@ const (
 	rejectMalformed                           // that was no frame
 	rejectTooMany                             // too many connections of this user say nothing
 	rejectShuttingDown                        // the daemon is about to end
+	rejectOccupied                            // another process is this node's receiver
 )
 
 func (f hello) append(dst []byte) []byte {
 	dst = appendField(append(dst, typeHello), tagVersion, f.versions)
-	return appendField(dst, tagName, []byte(f.name))
+	dst = appendField(dst, tagName, []byte(f.name))
+	if f.host == "" {
+		return dst
+	}
+	return appendField(dst, tagHost, []byte(f.host))
 }
 
 func (f accept) append(dst []byte) []byte { return appendID(append(dst, typeAccept), f.id) }
@@ -200,7 +209,7 @@ func parse(b []byte) (frame, error) {
 func layout(kind byte) []byte {
 	switch kind {
 	case typeHello:
-		return []byte{tagVersion, tagName}
+		return []byte{tagVersion, tagName, tagHost}
 	case typeAccept, typeCommit, typeCancel:
 		return []byte{tagID}
 	case typeRefuse:
@@ -252,7 +261,7 @@ type reader struct {
 func (r *reader) frame(kind byte) frame {
 	switch kind {
 	case typeHello:
-		return hello{slices.Clone(r.bytes(tagVersion, 1, 255)), r.text(tagName, 1, maxName)}
+		return hello{slices.Clone(r.bytes(tagVersion, 1, 255)), r.text(tagName, 1, maxName), r.host()}
 	case typeAccept:
 		return accept{r.id()}
 	case typeRefuse:
@@ -305,6 +314,19 @@ func (r *reader) address(tag byte) netip.AddrPort {
 		r.fail("field 0x%02x is no address", tag)
 	}
 	return netip.AddrPortFrom(address, binary.BigEndian.Uint16(value[1:]))
+}
+
+// host is text without a space or a control character, since it is shown to
+// others.
+func (r *reader) host() string {
+	if _, ok := r.fields[tagHost]; !ok {
+		return ""
+	}
+	host := r.text(tagHost, 1, maxName)
+	if strings.ContainsFunc(host, func(c rune) bool { return c == '@' || c == ' ' || !unicode.IsPrint(c) }) {
+		r.fail("field 0x%02x is no host", tagHost)
+	}
+	return host
 }
 
 func (r *reader) taken() []byte {

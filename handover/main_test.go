@@ -45,20 +45,21 @@ func shortDir(t testing.TB) string {
 // registry is who owns which name.
 type registry struct {
 	mu     sync.Mutex
-	owners map[string]uint32
+	owners map[string]Owner
 }
 
-func (r *registry) owner(name string) (uint32, bool) {
+func (r *registry) owner(name string) (Owner, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	uid, ok := r.owners[name]
-	return uid, ok
+	owner, ok := r.owners[name]
+	return owner, ok
 }
 
+// register registers a name, anew if it is registered.
 func (r *registry) register(name string, uid uint32) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.owners[name] = uid
+	r.owners[name] = Owner{uid, new(byte)}
 }
 
 // daemon is a Server at work.
@@ -74,7 +75,7 @@ type daemon struct {
 func start(t testing.TB, s *Server, names ...string) *daemon {
 	t.Helper()
 	d := &daemon{Server: s, path: filepath.Join(shortDir(t), "node.sock")}
-	d.owners = map[string]uint32{}
+	d.owners = map[string]Owner{}
 	for _, name := range names {
 		d.register(name, 0)
 	}
@@ -125,7 +126,7 @@ func (d *daemon) dial(t testing.TB) *node {
 func (d *daemon) join(t testing.TB, name string) *node {
 	t.Helper()
 	n := d.dial(t)
-	n.say(hello{[]byte{version}, name})
+	n.say(hello{[]byte{version}, name, ""})
 	if f, _ := n.hear(); f != (welcome{version}) {
 		t.Fatalf("HELLO was answered by %#v", f)
 	}

@@ -137,7 +137,7 @@ func TestAConnectionThatItsNodeDoesNotTake(t *testing.T) {
 			n.expect(nil)
 		}, ErrGone},
 		{"a frame of the daemon's", func(n *node, o offer) { n.say(commit{o.id}); n.expect(nil) }, ErrGone},
-		{"HELLO again", func(n *node, _ offer) { n.say(hello{[]byte{version}, "bad"}); n.expect(nil) }, ErrGone},
+		{"HELLO again", func(n *node, _ offer) { n.say(hello{[]byte{version}, "bad", ""}); n.expect(nil) }, ErrGone},
 		{"a descriptor with the answer", func(n *node, o offer) {
 			if _, _, err := n.conn.WriteMsgUnix(accept{o.id}.append(nil), unix.UnixRights(0), nil); err != nil {
 				n.t.Error(err)

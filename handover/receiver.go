@@ -25,8 +25,13 @@ const (
 // end it.
 type receiver struct {
 	name string
+	host string // what stands behind the @ of the node's name; empty if it did not say
 	uid  uint32 // of who connected
+	pid  int32  // of who connected; 0 if the daemon's PID namespace does not have it
 	conn *packets
+
+	// registration is that of the name when the receiver came.
+	registration any
 
 	gone chan struct{} // closed by end
 	once sync.Once
@@ -37,8 +42,26 @@ type receiver struct {
 	resting time.Time             // until then; zero if it is not resting
 }
 
-func newReceiver(name string, uid uint32, conn *packets) *receiver {
-	return &receiver{name: name, uid: uid, conn: conn, gone: make(chan struct{}), answers: make(map[uint64]chan error)}
+func newReceiver(said hello, peer *unix.Ucred, registration any, conn *packets) *receiver {
+	return &receiver{
+		name: said.name, host: said.host, uid: peer.Uid, pid: peer.Pid, conn: conn, registration: registration,
+		gone: make(chan struct{}), answers: make(map[uint64]chan error),
+	}
+}
+
+// yields tells whether a receiver makes way for another one of its name. It
+// does not for another process of the user, which may be there by mistake, as
+// long as it is at work for the node that is registered. But a node must get its
+// name back at once when it, or its receiver, was restarted, perhaps before
+// the end of the old connection was read.
+func (r *receiver) yields(to *receiver) bool {
+	switch {
+	case r.registration != to.registration: // the node is another one
+		return true
+	case r.pid == to.pid && r.pid != 0: // the process does not want the old one any more
+		return true
+	}
+	return r.isResting() || r.conn.ended()
 }
 
 // end ends the connection, and with it all offers that are not committed. The
@@ -85,6 +108,13 @@ func (r *receiver) forget(id uint64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.answers, id)
+}
+
+// isResting tells whether the receiver is left alone, since it does not answer.
+func (r *receiver) isResting() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return time.Now().Before(r.resting)
 }
 
 // rest leaves the receiver alone for a while.

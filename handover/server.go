@@ -34,13 +34,15 @@ const (
 // them. Its fields must not change while it serves. All its methods may be
 // called at the same time.
 type Server struct {
-	// Owner tells which user may receive for a name; ok is false if it is not
+	// Owner tells who may receive for a name; ok is false if it is not
 	// registered. User 0 always may. It is asked for each receiver and for
 	// each offer, and must not wait long. It is required.
-	Owner func(name string) (uid uint32, ok bool)
+	Owner func(name string) (owner Owner, ok bool)
 
 	// Log takes what happens: receivers that are not welcome as warnings, the
-	// comings and goings of others at level info. Nil discards it.
+	// comings and goings of others at level info, and at level debug those
+	// who came before their node is registered, as all do after a restart of
+	// the daemon. Nil discards it.
 	Log logrus.FieldLogger
 
 	// AcceptTimeout is how long a node may take to answer an offer. 0 means
@@ -56,6 +58,14 @@ type Server struct {
 	strangers map[uint32]int // connections that are not welcomed yet, by user
 
 	rejected, stray atomic.Uint64
+}
+
+// Owner is whose a registered name is.
+type Owner struct {
+	UID uint32
+	// Registration is equal to itself as long as the name stays registered,
+	// and to no other.
+	Registration any
 }
 
 // Stats is what a Server has counted.
@@ -77,6 +87,17 @@ func (s *Server) Takes(name string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.receivers[name] != nil
+}
+
+// Host returns what the receiver of a node has said that stands behind the @ of
+// the node's name. ok is false if no receiver is connected, or this one did not
+// say.
+func (s *Server) Host(name string) (host string, ok bool) {
+	r, err := s.receiverOf(name)
+	if err != nil {
+		return "", false
+	}
+	return r.host, r.host != ""
 }
 
 // Serve accepts receivers from l, which Listen made, until ctx ends. Then it
@@ -136,17 +157,21 @@ func (s *Server) serve(ctx context.Context, c *net.UnixConn) {
 		return
 	}
 	defer conn.close()
-	uid, err := conn.user()
+	peer, err := conn.peer()
 	if err != nil {
 		s.log().WithError(err).Warn("asking for a receiver's user")
 		return
 	}
-	log := s.log().WithField("uid", uid)
-	r, err := s.greet(ctx, conn, uid)
+	log := s.log().WithField("uid", peer.Uid)
+	r, err := s.greet(ctx, conn, peer)
 	if err != nil {
 		if no := (*rejection)(nil); errors.As(err, &no) {
 			s.turnAway(conn, no)
-			log.WithError(err).Warn("rejecting receiver")
+			level := logrus.WarnLevel
+			if no.code == rejectNotRegistered {
+				level = logrus.DebugLevel
+			}
+			log.WithError(err).Log(level, "rejecting receiver")
 		}
 		return // those who only look whether somebody listens say nothing
 	}
@@ -172,11 +197,11 @@ func rejectf(code rejectCode, format string, args ...any) error {
 }
 
 // greet takes the HELLO and welcomes the receiver.
-func (s *Server) greet(ctx context.Context, conn *packets, uid uint32) (*receiver, error) {
-	if !s.admit(uid) {
-		return nil, rejectf(rejectTooMany, "%d connections of uid %d have not said HELLO", maxStrangers, uid)
+func (s *Server) greet(ctx context.Context, conn *packets, peer *unix.Ucred) (*receiver, error) {
+	if !s.admit(peer.Uid) {
+		return nil, rejectf(rejectTooMany, "%d connections of uid %d have not said HELLO", maxStrangers, peer.Uid)
 	}
-	defer s.admitted(uid)
+	defer s.admitted(peer.Uid)
 	said, err := s.hello(ctx, conn)
 	if err != nil {
 		return nil, err
@@ -188,12 +213,11 @@ func (s *Server) greet(ctx context.Context, conn *packets, uid uint32) (*receive
 	switch {
 	case !ok:
 		return nil, rejectf(rejectNotRegistered, "no node %.200q is registered", said.name)
-	case uid != 0 && uid != owner:
+	case peer.Uid != 0 && peer.Uid != owner.UID:
 		return nil, rejectf(rejectOwner, "node %.200q belongs to another user", said.name)
 	}
-	r := newReceiver(said.name, uid, conn)
+	r := newReceiver(said, peer, owner.Registration, conn)
 	if err := s.enter(ctx, r); err != nil {
-		s.leave(r)
 		return nil, err
 	}
 	return r, nil
@@ -225,8 +249,9 @@ func (s *Server) hello(ctx context.Context, conn *packets) (hello, error) {
 	return said, conn.conn.SetReadDeadline(time.Time{})
 }
 
-// enter makes r the receiver of its name and welcomes it. Its turn to write is
-// held meanwhile, so that no offer overtakes the welcome.
+// enter makes r the receiver of its name and welcomes it, unless there is one
+// already that is to stay. Its turn to write is held meanwhile, so that no offer
+// overtakes the welcome.
 func (s *Server) enter(ctx context.Context, r *receiver) error {
 	ctx, done := context.WithTimeout(ctx, s.helloTimeout())
 	defer done()
@@ -234,17 +259,32 @@ func (s *Server) enter(ctx context.Context, r *receiver) error {
 		return err
 	}
 	defer r.conn.release()
+	if !s.replace(r) {
+		return rejectf(rejectOccupied, "another process receives for node %.200q", r.name)
+	}
+	if err := r.conn.write(ctx, welcome{version}, nil); err != nil {
+		s.leave(r)
+		return err
+	}
+	return nil
+}
+
+// replace makes r the receiver of its name and ends the one before, unless
+// that is to stay.
+func (s *Server) replace(r *receiver) bool {
 	s.mu.Lock()
+	defer s.mu.Unlock()
+	if old := s.receivers[r.name]; old != nil {
+		if !old.yields(r) {
+			return false
+		}
+		old.end()
+	}
 	if s.receivers == nil {
 		s.receivers = make(map[string]*receiver)
 	}
-	old := s.receivers[r.name]
 	s.receivers[r.name] = r
-	s.mu.Unlock()
-	if old != nil {
-		old.end()
-	}
-	return r.conn.write(ctx, welcome{version}, nil)
+	return true
 }
 
 // leave ends a receiver and removes it.
@@ -279,7 +319,7 @@ func (s *Server) receiverOf(name string) (*receiver, error) {
 	if !ok {
 		return nil, ErrNoReceiver
 	}
-	if r.uid != 0 && r.uid != owner {
+	if r.uid != 0 && r.uid != owner.UID {
 		s.log().WithFields(logrus.Fields{"node": name, "uid": r.uid}).Warn("closing receiver: the node belongs to another user now")
 		r.end()
 		return nil, ErrNoReceiver

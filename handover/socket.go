@@ -32,15 +32,24 @@ func newPackets(c *net.UnixConn) (*packets, error) {
 	return &packets{conn: c, raw: raw, turn: make(chan struct{}, 1)}, nil
 }
 
-// user returns the user who made the connection, at the time he made it.
-func (p *packets) user() (uint32, error) {
+// peer returns who made the connection, as he was at that time.
+func (p *packets) peer() (*unix.Ucred, error) {
 	var cred *unix.Ucred
 	var credErr error
 	err := p.raw.Control(func(fd uintptr) { cred, credErr = peerOf(int(fd)) })
-	if err = errors.Join(err, credErr); err != nil {
-		return 0, err
-	}
-	return cred.Uid, nil
+	return cred, errors.Join(err, credErr)
+}
+
+// ended tells whether the connection is closed at either end, although it may
+// still hold what the reader has not read.
+func (p *packets) ended() bool {
+	ended := true
+	_ = p.raw.Control(func(fd uintptr) {
+		poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
+		_, err := unix.Poll(poll, 0)
+		ended = err == nil && poll[0].Revents != 0
+	})
+	return ended
 }
 
 // take waits for the turn to write, until ctx ends.

@@ -14,6 +14,9 @@
 // protocol (RFC 9110 section 7.8). Every byte after the empty line belongs to
 // the node.
 //
+// GET /erl lists the nodes of a host, and GET /erl/<name>/node says the full
+// name of one.
+//
 // The package decides and encodes. It knows nothing of EPMD, of how a node is
 // reached, or of how bytes are moved: its owner reads the request head, asks
 // Server.Decide, and does what the Decision says.
@@ -22,6 +25,7 @@ package upgrade
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -81,6 +85,7 @@ type Node struct {
 
 // A Directory knows the nodes of this host.
 type Directory interface {
+	// Lookup finds a node by its name, or by another one that is good for it.
 	Lookup(name string) (Node, bool)
 	Nodes() []Node
 }
@@ -94,22 +99,27 @@ type Server struct {
 	Ours func(host string, local netip.AddrPort) bool
 	// MayDiscover says whether a peer may list this host's nodes. Required.
 	MayDiscover func(peer, local netip.AddrPort) bool
+	// Who says the full name of the node that d names, as the node itself knows
+	// it. Its error is a *Refusal. Required.
+	Who func(ctx context.Context, d Decision, local netip.AddrPort) (string, error)
 	// Forward lists the other hosts that requests are forwarded to.
 	Forward []Pattern
 }
 
 // A Decision says which node a request asks for, and where.
 type Decision struct {
-	Node    string
+	Node    string   // of a node of this host: as it is registered, but see DecideWho
 	Version uint16   // of a node of this host: the highest that it speaks
 	Host    string   // of a node elsewhere: its host; else empty
 	Via     *Pattern // of a node elsewhere: what allows it
 	Hops    []string // of a node elsewhere: the doors that the request came through
 }
 
-// IsUpgrade says whether a request is for one node, rather than for discovery
-// or for a web server.
-func IsUpgrade(r *http.Request) bool { return strings.HasPrefix(r.URL.Path, Root+"/") }
+// IsUpgrade says whether a request is for one node, rather than for discovery,
+// a node's name, or a web server.
+func IsUpgrade(r *http.Request) bool {
+	return strings.HasPrefix(r.URL.Path, Root+"/") && !IsWho(r)
+}
 
 // IsDiscovery says whether a request is for the list of nodes.
 func IsDiscovery(r *http.Request) bool { return r.URL.Path == Root }
@@ -134,12 +144,17 @@ func (s *Server) Decide(r *http.Request, local netip.AddrPort) (Decision, error)
 	if r.ContentLength != 0 || len(r.TransferEncoding) > 0 {
 		return Decision{}, refuse(http.StatusBadRequest, "an upgrade request has no body")
 	}
+	return s.locate(r, name, host, local)
+}
+
+// locate says where the node is that a request names.
+func (s *Server) locate(r *http.Request, name, host string, local netip.AddrPort) (Decision, error) {
 	if s.Ours(host, local) {
 		n, ok := s.Directory.Lookup(name)
 		if !ok {
-			return Decision{}, refuse(http.StatusNotFound, fmt.Sprintf("no node %q is registered here", name))
+			return Decision{}, Unknown(name)
 		}
-		return Decision{Node: name, Version: n.Highest}, nil
+		return Decision{Node: n.Name, Version: n.Highest}, nil
 	}
 	for i := range s.Forward {
 		if s.Forward[i].Match(host) {
@@ -215,6 +230,11 @@ func hasToken(values []string, token string) bool {
 		}
 	}
 	return false
+}
+
+// Unknown is the refusal of a request for a node that this host does not have.
+func Unknown(name string) *Refusal {
+	return refuse(http.StatusNotFound, fmt.Sprintf("no node %q is registered here", name))
 }
 
 // A Refusal is an answer that says no, and an error.

@@ -40,7 +40,10 @@ func server() *upgrade.Server {
 		Directory:   nodes{{Name: "web", Highest: 6, Lowest: 5}, {Name: "älter", Highest: 5, Lowest: 5}, {Name: "c", Hidden: true, Highest: 6, Lowest: 6}},
 		Ours:        func(host string, _ netip.AddrPort) bool { return host == "here" || host == "2001:db8::2" },
 		MayDiscover: func(peer, _ netip.AddrPort) bool { return peer.Addr().IsLoopback() },
-		Forward:     []upgrade.Pattern{{Host: "*.inside.example", Port: 4369}},
+		Who: func(_ context.Context, d upgrade.Decision, _ netip.AddrPort) (string, error) {
+			return d.Node + "@inner" + d.Host, nil
+		},
+		Forward: []upgrade.Pattern{{Host: "*.inside.example", Port: 4369}},
 	}
 }
 

@@ -42,7 +42,7 @@ func Web(target *url.URL, errorLog *log.Logger) http.Handler {
 type Taker func(c net.Conn, taken []byte, d Decision)
 
 // Handler serves everything that is not the first request of its connection or
-// not an upgrade: discovery, and the web server behind it (nil: 404). An
+// not an upgrade: discovery, nodes' names, and the web server behind it (nil: 404). An
 // upgrade on a kept-alive connection, as an intermediary may send it, goes to
 // take.
 func (s *Server) Handler(web http.Handler, take Taker) http.Handler {
@@ -55,6 +55,8 @@ func (s *Server) Handler(web http.Handler, take Taker) http.Handler {
 		switch {
 		case IsDiscovery(r):
 			s.serveDiscovery(w, r)
+		case IsWho(r):
+			s.serveWho(w, r)
 		case IsUpgrade(r):
 			s.serveUpgrade(w, r, take)
 		default:

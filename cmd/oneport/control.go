@@ -71,6 +71,7 @@ func openControl(path string, d *door.Door) (*control, error) {
 		}
 		reply(w, answer)
 	})
+	routeAliases(mux, d)
 	c := &control{done: make(chan struct{}), http: &http.Server{
 		Handler: mux, ReadTimeout: controlTimeout, WriteTimeout: controlTimeout, MaxHeaderBytes: 8 << 10,
 	}}

@@ -66,6 +66,10 @@ func TestControlRoutes(t *testing.T) {
 		{"GET", "/v1/status", 200},
 		{"POST", "/v1/drop?target=nobody", 200},
 		{"GET", "/v1/drop?target=nobody", 405},
+		{"GET", "/v1/aliases", 200},
+		{"POST", "/v1/aliases?alias=a&target=b", 200},
+		{"DELETE", "/v1/aliases?alias=a", 200},
+		{"PUT", "/v1/aliases", 405},
 		{"POST", "/v1/nodes", 405},
 		{"GET", "/nodes", 404},
 	} {

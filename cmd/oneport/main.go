@@ -68,7 +68,7 @@ the running daemon over its control socket.`,
 		return fmt.Errorf("%w; see `%s --help`", err, c.CommandPath())
 	})
 	root.AddCommand(
-		newServe(e), newNodes(e), newConnections(e), newStatus(e), newDrop(e), newVersion(e), newEPMD(e),
+		newServe(e), newNodes(e), newConnections(e), newStatus(e), newDrop(e), newAlias(e), newVersion(e), newEPMD(e),
 	)
 	return root
 }

@@ -93,6 +93,9 @@ func TestHelp(t *testing.T) {
 		"status":      "--control PATH",
 		"drop":        "drop NODE|ID",
 		"version":     "--json",
+		"alias":       "add         Add a further name of a node",
+		"alias add":   "--alias ALIAS=TARGET to oneport serve",
+		"alias list":  "--json",
 	} {
 		code, out, errs := oneport(t, append(strings.Fields(command), "--help")...)
 		if code != 0 || !strings.Contains(out, says) || errs != "" {
@@ -109,7 +112,7 @@ func TestHelp(t *testing.T) {
 // Every flag of serve is described in the help text, with its argument.
 func TestEveryFlagOfServeIsNamedByTheHelp(t *testing.T) {
 	_, out, _ := oneport(t, "serve", "--help")
-	for _, flag := range []string{"--listen ADDR:PORT", "--host NAME", "--address NAME=IP", "--own NAME=UID", "--node-socket PATH", "--allow CIDR", "--discover-from CIDR", "--web URL", "--forward PATTERN",
+	for _, flag := range []string{"--listen ADDR:PORT", "--host NAME", "--address NAME=IP", "--own NAME=UID", "--alias ALIAS=TARGET", "--node-socket PATH", "--allow CIDR", "--discover-from CIDR", "--web URL", "--forward PATTERN",
 		"--control PATH", "--drain DURATION", "--max-header BYTES", "--header-timeout DURATION", "--max-connections N", "--max-per-source N", "--log-level LEVEL", "--log-format FORMAT"} {
 		if !strings.Contains(out, flag) {
 			t.Errorf("no %s in\n%s", flag, out)

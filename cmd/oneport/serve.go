@@ -29,10 +29,10 @@ const defaultNodeSocket = "/run/oneport/node.sock"
 
 // serveFlags are the command line of serve, as typed.
 type serveFlags struct {
-	listen, hosts, addresses, own, allow, discoverFrom, forward []string
-	advertise, web, control, nodeSocket, logLevel, logFormat    string
-	drain, headerTimeout                                        time.Duration
-	maxHeader, maxConns, maxPerSource                           int
+	listen, hosts, addresses, own, aliases, allow, discoverFrom, forward []string
+	advertise, web, control, nodeSocket, logLevel, logFormat             string
+	drain, headerTimeout                                                 time.Duration
+	maxHeader, maxConns, maxPerSource                                    int
 }
 
 func newServe(e *env) *cobra.Command {
@@ -61,6 +61,7 @@ It takes the place of OTP's epmd, which must not run on the same port. Without
 	fl.StringArrayVar(&f.forward, "forward", nil, "other hosts that upgrades are forwarded to, `PATTERN` HOST[:PORT] with * and ? (repeatable)")
 	fl.StringVar(&f.nodeSocket, "node-socket", defaultNodeSocket, "`PATH` of the socket by which nodes take descriptors; empty: none can")
 	fl.StringArrayVar(&f.own, "own", nil, "`NAME=UID`: user who may take descriptors for a node, in place of the one who registered it (repeatable)")
+	fl.StringArrayVar(&f.aliases, "alias", nil, "`ALIAS=TARGET`: further name of a node; TARGET is its name, or its full name NAME@HOST (repeatable)")
 	fl.StringVar(&f.control, "control", defaultControl, "`PATH` of the control socket")
 	fl.DurationVar(&f.drain, "drain", 5*time.Second, "how long open connections are waited for at the end, `DURATION`")
 	fl.IntVar(&f.maxHeader, "max-header", door.DefaultMaxHeader, "longest request header, in `BYTES`")
@@ -110,6 +111,14 @@ func (f *serveFlags) options() (door.Options, error) {
 			return o, fmt.Errorf("--own %q: expected NAME=UID, the name without @ and the number of a user", s)
 		}
 		o.Own[name] = uint32(uid)
+	}
+	for _, s := range f.aliases {
+		name, target, _ := strings.Cut(s, "=")
+		a := door.Alias{Name: name, Target: target}
+		if err := a.Validate(); err != nil {
+			return o, fmt.Errorf("--alias %q: expected ALIAS=TARGET: %w", s, err)
+		}
+		o.Aliases = append(o.Aliases, a)
 	}
 	if o.Allow, err = parseNetworks("--allow", f.allow); err != nil {
 		return o, err

@@ -28,6 +28,7 @@ func TestFlagsBecomeTheDoorsOptions(t *testing.T) {
 	f.addresses = []string{"b=127.0.0.2", "c=::ffff:127.0.0.3"}
 	f.discoverFrom = []string{"192.0.2.0/24"}
 	f.advertise = "direct"
+	f.aliases = []string{"www=web", "api=web@10-0-3-7.internal"}
 	f.web = "http://127.0.0.1:8080"
 	f.forward = []string{"*.example.com:5000"}
 	o, err := f.options()
@@ -39,6 +40,7 @@ func TestFlagsBecomeTheDoorsOptions(t *testing.T) {
 		"host":          len(o.Hosts) == 1 && o.Hosts[0] == "db1.example.com",
 		"address":       o.Addresses[netip.MustParseAddr("127.0.0.2")] == "b" && o.Addresses[netip.MustParseAddr("127.0.0.3")] == "c",
 		"discover-from": len(o.DiscoverFrom) == 1 && o.DiscoverFrom[0] == netip.MustParsePrefix("192.0.2.0/24"),
+		"alias":         len(o.Aliases) == 2 && o.Aliases[1] == door.Alias{Name: "api", Target: "web@10-0-3-7.internal"},
 		"advertise":     o.Advertise == door.AdvertiseDirect,
 		"web":           o.Web != nil && o.Web.Host == "127.0.0.1:8080",
 		"forward":       len(o.Forward) == 1 && o.Forward[0].String() == "*.example.com:5000",
@@ -55,6 +57,7 @@ func TestWrongValuesNameTheirFlag(t *testing.T) {
 		"--listen":  func(f *serveFlags) { f.listen = []string{"127.0.0.1:epmd"} },
 		"--host":    func(f *serveFlags) { f.hosts = []string{""} },
 		"--address": func(f *serveFlags) { f.addresses = []string{"b=127.0.0.2", "c=::ffff:127.0.0.2"} },
+		"--alias":   func(f *serveFlags) { f.aliases = []string{"www"} },
 		"--web":     func(f *serveFlags) { f.web = "ftp://127.0.0.1" },
 		"--control": func(f *serveFlags) { f.control = "/" + strings.Repeat("x", maxControlPath) },
 	} {

@@ -6,7 +6,7 @@
 %% descriptors.
 -module(oneport_frame).
 
--export([hello/1, accept/1, refuse/2, decode/1]).
+-export([hello/2, accept/1, refuse/2, decode/1]).
 
 -export_type([id/0, offer/0, frame/0]).
 
@@ -28,6 +28,7 @@
 
 -define(TAG_VERSION, 16#01).
 -define(TAG_NAME, 16#02).
+-define(TAG_HOST, 16#03).
 -define(TAG_ID, 16#10).
 -define(TAG_REASON, 16#11).
 -define(TAG_CODE, 16#12).
@@ -38,10 +39,12 @@
 %% Tags from here on must be understood.
 -define(CRITICAL, 16#80).
 
-%% @doc The node's first frame: its alive name in UTF-8, and the versions it speaks.
--spec hello(binary()) -> binary().
-hello(Name) ->
-    iolist_to_binary([$H, field(?TAG_VERSION, <<?VERSION>>), field(?TAG_NAME, Name)]).
+%% @doc The node's first frame: the two parts of its name in UTF-8, and the versions it
+%% speaks.
+-spec hello(Name :: binary(), Host :: binary()) -> binary().
+hello(Name, Host) ->
+    iolist_to_binary([$H, field(?TAG_VERSION, <<?VERSION>>), field(?TAG_NAME, Name),
+                      field(?TAG_HOST, Host)]).
 
 %% @doc The descriptor is good, and the node waits for the commit.
 -spec accept(id()) -> binary().

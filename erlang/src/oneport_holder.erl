@@ -202,11 +202,18 @@ inherited() ->
 
 %% net_kernel looks for a listener by family and protocol, and has its carrier take the
 %% socket. A carrier of the other family takes it as well: both drivers send and
-%% receive alike.
+%% receive alike. But it cannot compare addresses: with kernel's `check_ip' it would
+%% crash, or take the client for a stranger.
 announce(Socket, Driver) ->
     Family = Driver:family(),
-    announce(Socket, Driver, [F || F <- [Family | [inet, inet6] -- [Family]],
-                                   lists:member(F, families())]).
+    Families = [F || F <- [Family | [inet, inet6] -- [Family]], lists:member(F, families())],
+    case application:get_env(kernel, check_ip) of
+        {ok, true} when hd(Families) =/= Family ->
+            {error, ["check_ip of kernel is set, and the node knows no address of the family ",
+                     atom_to_list(Family)]};
+        _ ->
+            announce(Socket, Driver, Families)
+    end.
 
 announce(Socket, Driver, [Family | Families]) ->
     case whereis(net_kernel) of

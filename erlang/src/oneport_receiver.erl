@@ -41,6 +41,7 @@
 -record(state, {phase = away :: away | greeting | welcome,
                 socket :: undefined | socket:socket(),
                 name = <<>> :: binary(),
+                host = <<>> :: binary(),
                 kernel :: undefined | reference(),
                 timer :: undefined | reference(),
                 delay = ?MIN_DELAY :: pos_integer(),
@@ -104,8 +105,9 @@ connect(State) ->
     case {oneport_holder:refusal(), oneport_config:node_socket()} of
         {none, {ok, Path}} ->
             Monitor = erlang:monitor(process, net_kernel),
-            [Name, _Host] = string:split(atom_to_list(node()), "@"),
-            connect(Path, State#state{name = unicode:characters_to_binary(Name), kernel = Monitor});
+            [Name, Host] = string:split(atom_to_list(node()), "@"),
+            connect(Path, State#state{name = unicode:characters_to_binary(Name),
+                                      host = unicode:characters_to_binary(Host), kernel = Monitor});
         {none, {error, Reason}} ->
             disconnect(oneport_config:format_error(Reason), State);
         {_, _} ->
@@ -113,12 +115,12 @@ connect(State) ->
             retry(State)
     end.
 
-connect(Path, #state{name = Name} = State) ->
+connect(Path, #state{name = Name, host = Host} = State) ->
     case socket:open(local, seqpacket) of
         {ok, Socket} ->
             Connected = State#state{socket = Socket},
             case socket:connect(Socket, #{family => local, path => Path}, ?SOCKET_TIMEOUT) of
-                ok -> greet(send(oneport_frame:hello(Name), Connected));
+                ok -> greet(send(oneport_frame:hello(Name, Host), Connected));
                 {error, Reason} -> disconnect([Path, ": ", format(Reason)], Connected)
             end;
         {error, Reason} ->

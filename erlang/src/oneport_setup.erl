@@ -2,7 +2,7 @@
 %% beginning of the distribution handshake.
 %%
 %% `net_kernel' starts a process here for each node it wants to reach. The
-%% process resolves the door's address, connects, asks for the upgrade
+%% process connects to the door ({@link oneport_door}), asks for the upgrade
 %% ({@link oneport_upgrade}) or the handover ({@link oneport_handover}), and then runs
 %% OTP's own handshake on the same socket;
 %% it stays the connection's controller, as the process of `inet_tcp_dist' does.
@@ -29,16 +29,13 @@
 -export([init/7, tick/1]).
 
 -include_lib("kernel/include/dist_util.hrl").
--include_lib("kernel/include/inet.hrl").
 -include_lib("kernel/include/logger.hrl").
 -include_lib("kernel/include/net_address.hrl").
-
--type driver() :: inet_tcp | inet6_tcp.
 
 %% @doc Starts the process that sets up the connection from `MyNode' to `Node' in
 %% `SetupTime' milliseconds. It is linked to the caller, which must be
 %% `net_kernel'.
--spec start(driver(), node(), term(), node(), longnames | shortnames, non_neg_integer()) -> pid().
+-spec start(oneport_door:driver(), node(), term(), node(), longnames | shortnames, non_neg_integer()) -> pid().
 start(Driver, Node, Type, MyNode, LongOrShortNames, SetupTime) ->
     spawn_opt(?MODULE, init,
               [Driver, self(), Node, Type, MyNode, LongOrShortNames, SetupTime],
@@ -55,13 +52,13 @@ spawn_options() ->
 %% the carrier's family, but `net_kernel' itself waits here, for every connection,
 %% so the host is resolved only if there is another carrier to leave the node to;
 %% and never if a gateway leads to it, which may know hosts that are unknown here.
--spec select(driver(), node()) -> boolean().
+-spec select(oneport_door:driver(), node()) -> boolean().
 select(Driver, Node) ->
     case split(Node) of
         {_Name, Host} ->
-            case {init:get_argument(proto_dist), oneport_config:door(Host)} of
-                {{ok, [[_, _ | _]]}, {ok, {direct, _, _}}} ->
-                    inet_tcp_dist:gen_select(Driver, Node);
+            case {init:get_argument(proto_dist), oneport_doors:way(Host)} of
+                {{ok, [[_, _ | _]]}, {ok, {{direct, DoorHost, _}, _}}} ->
+                    oneport_door:resolves(Driver, DoorHost);
                 _ ->
                     true
             end;
@@ -70,7 +67,7 @@ select(Driver, Node) ->
     end.
 
 %% @private
--spec init(driver(), pid(), node(), term(), node(), longnames | shortnames, non_neg_integer()) ->
+-spec init(oneport_door:driver(), pid(), node(), term(), node(), longnames | shortnames, non_neg_integer()) ->
           no_return().
 init(Driver, Kernel, Node, Type, MyNode, LongOrShortNames, SetupTime) ->
     Timer = dist_util:start_timer(SetupTime),
@@ -107,81 +104,35 @@ connect(Driver, Node, LongOrShortNames, Deadline) ->
     end.
 
 connect_host(Driver, Name, Host, Deadline) ->
-    case {oneport_config:door(Host), oneport_config:method(), oneport_config:request()} of
-        {{ok, {direct, _, _} = Door}, {ok, handover}, _} ->
+    case {oneport_doors:way(Host), oneport_config:method(), oneport_config:request()} of
+        {{ok, {{direct, _, _} = Door, _}}, {ok, handover}, _} ->
             connect_door(Driver, Door, Name, Host,
                          {oneport_handover, oneport_handover:request(Name)}, Deadline);
-        {{ok, Door}, {ok, _}, {ok, Method}} ->
+        {{ok, {Door, Asked}}, {ok, _}, {ok, Method}} ->
             %% The request of EPMD has no place for a host: a gateway needs the upgrade.
             connect_door(Driver, Door, Name, Host,
-                         {oneport_upgrade, oneport_upgrade:request(Method, Name, Host)}, Deadline);
+                         {oneport_upgrade, oneport_upgrade:request(Method, Name, Asked)}, Deadline);
         {{error, Reason}, _, _} ->
             %% The settings are right or wrong as a whole.
             {error, oneport_config:format_error(Reason)}
     end.
 
 %% What is asked of the door, and by which of the two clients.
-connect_door(Driver, {_, DoorHost, Port} = Door, Name, Host, {Client, Request}, Deadline) ->
-    case resolve(Driver, Door, Name, Deadline) of
-        {ok, Ip} ->
-            case dial(Driver, Ip, Port, Client, Request, Deadline) of
-                {ok, Socket, Version} ->
+connect_door(Driver, Door, Name, Host, {Client, _} = Question, Deadline) ->
+    case oneport_door:ask(Driver, Door, Name, Question, Deadline) of
+        {ok, Version, Socket, {_, Ip, Port}} ->
+            %% What dist_util expects of a socket at the start.
+            case inet:setopts(Socket, [list, {packet, 2}]) of
+                ok ->
                     {ok, Socket, Version,
                      #net_address{address = {Ip, Port}, host = Host,
                                   protocol = tcp, family = Driver:family()}};
-                {error, Why} ->
-                    {error, ["door ", format_door(DoorHost, Ip, Port), " ", Why]}
-            end;
-        {error, Reason} ->
-            {error, ["host ", DoorHost, " has no ", family_name(Driver), " address: ",
-                     format_lookup(Reason)]}
-    end.
-
-%% An EPMD module of their own is where people put their own resolution of hosts, so
-%% its address is used; the port that it may add is the node's, not the door's.
-resolve(Driver, {direct, Host, _}, Name, Deadline) ->
-    Epmd = net_kernel:epmd_module(),
-    case Epmd =/= erl_epmd andalso erlang:function_exported(Epmd, address_please, 3) of
-        true ->
-            case Epmd:address_please(Name, Host, Driver:family()) of
-                {ok, Ip} -> {ok, Ip};
-                {ok, Ip, _Port, _Version} -> {ok, Ip};
-                {error, Reason} -> {error, Reason}
-            end;
-        false ->
-            lookup(Driver, Host, Deadline)
-    end;
-resolve(Driver, {via, Host, _}, _Name, Deadline) ->
-    lookup(Driver, Host, Deadline).
-
-lookup(Driver, Host, Deadline) ->
-    case inet:gethostbyname(Host, Driver:family(), oneport_upgrade:time_left(Deadline)) of
-        {ok, #hostent{h_addr_list = [Ip | _]}} -> {ok, Ip};
-        {error, Reason} -> {error, Reason}
-    end.
-
-dial(Driver, Ip, Port, Client, Request, Deadline) ->
-    case Driver:connect(Ip, Port, connect_options(), oneport_upgrade:time_left(Deadline)) of
-        {ok, Socket} ->
-            case Client:client(Socket, Request, Deadline) of
-                {ok, Version} ->
-                    %% What dist_util expects of a socket at the start.
-                    case inet:setopts(Socket, [list, {packet, 2}]) of
-                        ok -> {ok, Socket, Version};
-                        {error, Reason} -> {error, oneport_upgrade:format_error({connect, Reason})}
-                    end;
-                {error, Reason} ->
+                {error, _} ->
                     Driver:close(Socket),
-                    {error, Client:format_error(Reason)}
+                    {error, "the door closed the connection"}
             end;
         {error, Reason} ->
-            {error, oneport_upgrade:format_error({connect, Reason})}
-    end.
-
-connect_options() ->
-    case application:get_env(kernel, inet_dist_connect_options) of
-        {ok, Options} -> Options ++ [{active, false}];
-        undefined -> [{active, false}]
+            {error, oneport_door:format_error(Reason, Client)}
     end.
 
 %% A socket in the hands of dist_util is used exactly as inet_tcp_dist uses it. What
@@ -236,21 +187,4 @@ check_host(Driver, Host, LongOrShortNames) ->
             end;
         _ ->
             ok
-    end.
-
-family_name(inet_tcp) -> "IPv4";
-family_name(inet6_tcp) -> "IPv6".
-
-format_lookup(timeout) -> "no answer in time";
-format_lookup(Reason) -> inet:format_error(Reason).
-
-format_door(Host, Ip, Port) ->
-    Literal = case tuple_size(Ip) of
-                  4 -> inet:ntoa(Ip);
-                  8 -> ["[", inet:ntoa(Ip), "]"]
-              end,
-    Address = io_lib:format("~ts:~b", [Literal, Port]),
-    case inet:parse_address(Host) of
-        {ok, _} -> Address;
-        {error, _} -> [Host, " (", Address, ")"]
     end.

@@ -17,7 +17,7 @@
 %% reads is bounded in bytes and in time, because the other side may be anything.
 -module(oneport_upgrade).
 
--export([request/3, client/3, time_left/1, format_error/1]).
+-export([request/3, request_name/2, client/3, time_left/1, format_error/1]).
 
 -export_type([method/0, deadline/0, reason/0]).
 
@@ -37,7 +37,7 @@
 
 %% Bytes of the answer's header, and of the body of a refusal that are read.
 -define(MAX_HEADER, 8192).
--define(MAX_BODY, 512).
+-define(MAX_BODY, 1024).
 -define(PROTOCOL, "erlang-distribution").
 
 %% The versions of the handshake (ERL_DIST_VER_5, ERL_DIST_VER_6 of kernel's
@@ -57,6 +57,15 @@ request(Method, Name, Host) ->
      "Host: ", host(Host), "\r\n"
      "Connection: Upgrade\r\n"
      "Upgrade: " ?PROTOCOL "\r\n"
+     "\r\n"].
+
+%% @doc The request for a node's full name, which is no upgrade but is answered in the
+%% same form: its 200 is a `{refused, 200, FullName}' here.
+-spec request_name(Name :: string(), Host :: string()) -> iodata().
+request_name(Name, Host) ->
+    ["GET /erl/", escape(Name), "/node HTTP/1.1\r\n"
+     "Host: ", host(Host), "\r\n"
+     "Connection: close\r\n"
      "\r\n"].
 
 method(connect) -> "CONNECT";

@@ -30,6 +30,17 @@ both_families_test_() ->
           idle(World)
       end)} || Kind <- [carrier, carrier6, application]].
 
+%% check_ip compares addresses of the node's own family; what it cannot compare is
+%% closed. (Of a node with IPv6 it lets nobody in, in OTP itself.)
+check_ip_test_() ->
+    world(check_ip, fun(#{node := Node} = World) ->
+        ?assertEqual({ok, <<3:16, "sok">>}, hand_over(World, ?V4, 0)),
+        ?assertEqual({error, closed}, hand_over(World, ?V6, 0)),
+        ?assertMatch({match, _}, eventually(fun() -> re:run(said(Node), "check_ip of kernel is set") end,
+                                            fun(Seen) -> Seen =/= nomatch end)),
+        idle(World)
+    end).
+
 nothing_is_read_before_the_commit_test_() ->
     world(carrier, fun(World) ->
         {Client, Server} = pair(?V4),
@@ -161,7 +172,7 @@ rejected_it_tries_again_test_() ->
         ok = socket:close(Connection),
         Times = [begin
                      {Hello, Socket} = hello(World),
-                     ?assertEqual(frame($H, [{16#01, <<1>>}, {16#02, <<"b">>}]), Hello),
+                     ?assertEqual(frame($H, [{16#01, <<1>>}, {16#02, <<"b">>}, {16#03, <<"127.0.0.1">>}]), Hello),
                      ok = socket:send(Socket, frame($R, [{16#11, <<"not registered">>}, {16#12, <<2>>}])),
                      ok = socket:close(Socket),
                      erlang:monotonic_time(millisecond)
@@ -308,6 +319,7 @@ said(Node) ->
 
 kind(carrier) -> {?V4, "b@127.0.0.1", protocol(?V4, "oneport"), ""};
 kind(carrier6) -> {?V6, "b@::1", protocol(?V6, "oneport"), ""};
+kind(check_ip) -> {?V4, "b@127.0.0.1", protocol(?V4, "oneport") ++ ["-kernel", "check_ip", "true"], ""};
 kind(application) -> {?V4, "b@127.0.0.1", [], "{ok, _} = application:ensure_all_started(oneport),"}.
 
 %% Has a stock node run Expression, where B is the node b, and hands all that it

@@ -49,7 +49,7 @@ refused_test_() ->
              {"answered 200: Connection established", "HTTP/1.1 200 Connection established\r\n\r\n"},
              %% What is quoted is one line, and no more of it than is needed.
              {"answered 400: a", refusal("400 Bad Request", "a\e[2J\nb")},
-             {"answered 400: " ++ lists:duplicate(512, $x), refusal("400 Bad", lists:duplicate(100000, $x))},
+             {"answered 400: " ++ lists:duplicate(1024, $x), refusal("400 Bad", lists:duplicate(100000, $x))},
              {"answered 400: Bad", "HTTP/1.1 400 Bad\r\nContent-Length: -3\r\n\r\nabc"}]].
 
 wrong_test_() ->
