@@ -187,8 +187,16 @@ second(Socket, Driver) ->
             Error
     end.
 
-%% What the accepted socket would have from its listener.
+%% What the accepted socket would have from its listener. Before it comes `nodelay', which
+%% OTP sets only after the handshake: there Nagle's algorithm costs 40 ms on a connection
+%% that has carried an HTTP exchange before, for the peer delays its acknowledgements then.
 inherited() ->
+    [nodelay() | listen_options()].
+
+nodelay() ->
+    {nodelay, application:get_env(kernel, dist_nodelay) =/= {ok, false}}.
+
+listen_options() ->
     case application:get_env(kernel, inet_dist_listen_options) of
         {ok, Options} when is_list(Options) ->
             [Option || {Key, _} = Option <- Options,

@@ -41,6 +41,22 @@ check_ip_test_() ->
         idle(World)
     end).
 
+%% The challenge follows the status at once, and shall not wait for its acknowledgement.
+nagle_is_off_from_the_commit_on_test_() ->
+    world(carrier, fun(World) ->
+        {Client, Server} = pair(?V4),
+        ok = inet:setopts(Server, [{nodelay, false}]),
+        ok = offer(World, 1, Server, []),
+        ?assertEqual({$A, 1}, answer(World)),
+        ?assertEqual({ok, [{nodelay, false}]}, inet:getopts(Server, [nodelay])),
+        ok = say(World, $C, 1),
+        ok = gen_tcp:send(Client, send_name(1)),
+        ?assertEqual({ok, <<3:16, "sok">>}, gen_tcp:recv(Client, 5, ?TIME)),
+        ?assertEqual({ok, [{nodelay, true}]}, inet:getopts(Server, [nodelay])),
+        ok = gen_tcp:close(Client),
+        ok = gen_tcp:close(Server)
+    end).
+
 nothing_is_read_before_the_commit_test_() ->
     world(carrier, fun(World) ->
         {Client, Server} = pair(?V4),
