@@ -1,5 +1,6 @@
 %% @doc Where the carriers take connections: nowhere but from the daemon, or, with the
-%% setting `listen', on a TCP port as well.
+%% setting `listen', on a TCP port. Where the release cannot take descriptors it is the
+%% port, whatever is set, so that the node can be reached at all.
 %%
 %% A node without a TCP listener registers port 0 by EPMD. In place of a listening
 %% socket `net_kernel' holds the atom `oneport', and in place of the accepting process
@@ -7,13 +8,20 @@
 %% starts it anew, as it does for any carrier.
 -module(oneport_listener).
 
--export([listen/3, accept/2, close/2, setopts/2, getopts/2]).
+-export([receives/0, listen/3, accept/2, close/2, setopts/2, getopts/2]).
 
 -export_type([listener/0]).
 
+-include_lib("kernel/include/logger.hrl").
 -include_lib("kernel/include/net_address.hrl").
 
 -type listener() :: oneport | gen_tcp:socket().
+
+%% @doc Whether a node with a carrier has no listener, and takes connections from the
+%% daemon instead.
+-spec receives() -> boolean().
+receives() ->
+    oneport_config:listen() =:= {ok, false} andalso oneport_descriptor:supported().
 
 %% @doc Registers `Name', and listens before if it is set so. Wrong settings are told
 %% here, when the node starts, and not when it first connects.
@@ -22,13 +30,23 @@
 listen(Driver, Name, Host) ->
     case oneport_config:prepare() of
         ok ->
-            case oneport_config:listen() of
-                {ok, true} -> inet_tcp_dist:gen_listen(Driver, Name, Host);
-                {ok, false} -> register_name(Driver, Name)
+            case receives() of
+                true -> register_name(Driver, Name);
+                false -> listen_tcp(Driver, Name, Host)
             end;
         {error, Reason} ->
             {error, Reason}
     end.
+
+listen_tcp(Driver, Name, Host) ->
+    case oneport_config:listen() of
+        {ok, true} ->
+            ok;
+        {ok, false} ->
+            ?LOG_NOTICE("oneport: this node has a TCP listener: OTP ~s takes no connections "
+                        "by descriptor, OTP 25 does", [erlang:system_info(otp_release)])
+    end,
+    inet_tcp_dist:gen_listen(Driver, Name, Host).
 
 %% erl_epmd remembers the port, and registers with it again after EPMD's restart.
 register_name(Driver, Name) ->

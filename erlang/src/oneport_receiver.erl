@@ -52,9 +52,19 @@
 %% `timer' is that of the next try, or of WELCOME. `since' is when the phase `welcome'
 %% began or ended; `said' that the log knows about its end.
 
-%% @doc Starts the receiver, unless there is one.
+%% @doc Starts the receiver, unless there is one, or the release cannot take descriptors.
 -spec start_link() -> {ok, pid()} | ignore | {error, term()}.
 start_link() ->
+    case oneport_descriptor:supported() of
+        true ->
+            start_one();
+        false ->
+            ?LOG_WARNING("oneport: no connection can be handed to this node: OTP ~s takes none "
+                         "by descriptor, OTP 25 does", [erlang:system_info(otp_release)]),
+            ignore
+    end.
+
+start_one() ->
     case gen_server:start_link({local, ?MODULE}, ?MODULE, [], []) of
         {error, {already_started, _}} -> ignore;
         Result -> Result

@@ -28,8 +28,8 @@ init(Owner) ->
 
 %% Whether the receiver is the business of a carrier, now or when the distribution starts.
 carrier_receives() ->
-    case {init:get_argument(proto_dist), oneport_config:listen()} of
-        {{ok, [Protocols | _]}, {ok, false}} ->
+    case {init:get_argument(proto_dist), oneport_listener:receives()} of
+        {{ok, [Protocols | _]}, true} ->
             lists:any(fun(P) -> P =:= "oneport" orelse P =:= "oneport6" end, Protocols);
         _ ->
             false
