@@ -39,6 +39,7 @@ type nodeConfig struct {
 	startEPMD  bool
 	args       []string
 	env        []string
+	root       *Root
 }
 
 // LongName names a node by a host part with a dot or a colon in it: an address
@@ -106,7 +107,7 @@ func (h *Host) Erl(t testing.TB, name string, options ...Option) *Node {
 		"+sbwt", "none", "+sbwtdcpu", "none", "+sbwtdio", "none",
 		"-eval", control,
 	}
-	command := h.Command(context.Background(), "erl", append(args, config.args...)...)
+	command := config.root.erl(h, append(args, config.args...))
 	command.Env = append(environment(), "HOME="+home, "CONTROL="+n.socket, "ERL_CRASH_DUMP_SECONDS=0")
 	command.Env = append(command.Env, config.env...)
 	n.Process = h.Start(t, command)
