@@ -3,7 +3,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null)
 FUZZTIME ?= 60s
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build erlang test check fuzz bench demo clean
+.PHONY: help deps build erlang test check fuzz bench interop demo clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +36,11 @@ bench: ## the relay against io.Copy, handover against relay and direct, EPMD aga
 	go test -run '^$$' -bench . -benchtime 9x ./relay
 	go test -run '^$$' -bench . -benchtime 1x ./internal/e2e
 	go test -run '^$$' -bench . ./epmd
+
+# With OTP on the command line only these releases, and the table stays as it is.
+interop: ## OTP 23 to 29 and RabbitMQ, ejabberd, ...: docs/COMPATIBILITY.md (OTP="25 27": these only)
+	@scripts/deps.sh debootstrap
+	go test -count=1 -timeout 45m -v ./interop -otp "$(or $(OTP),23 25 27 29)" $(if $(OTP),,-apps -write docs/COMPATIBILITY.md)
 
 demo: deps build erlang ## two hosts behind a firewall with one open port, in half a minute
 	@scripts/demo.sh

@@ -1,5 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the tests and the demo need and is missing, by apt.
+#
+#   deps.sh [PROGRAM...]   these too, each the name of its package
 set -euo pipefail
 
 missing=()
@@ -28,6 +30,7 @@ need ip iproute2
 need ss iproute2
 need unshare util-linux
 need curl curl
+for program; do need "$program" "$program"; done
 
 if ((${#missing[@]} == 0)); then
 	exit 0
