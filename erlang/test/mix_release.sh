@@ -1,15 +1,17 @@
 #!/bin/sh
 # Builds the mix release beside this script, offline, and has it connect to a node
-# through a door. Succeeds if the node answers.
+# through a door. Succeeds if the node answers. Without a node it runs until it is
+# stopped.
 #
-#   mix_release.sh DOOR_PORT TARGET_NODE
+#   mix_release.sh DOOR_PORT [TARGET_NODE]
 #
 # The door must be the EPMD of this host too, as `oneport serve` is. COOKIE is
-# the nodes' cookie, RELEASE_NODE the release's own name. Needs mix and rebar3.
+# the nodes' cookie, RELEASE_NODE the release's own name, RELEASE_VM_ARGS another
+# vm.args. Needs mix and rebar3.
 set -eu
 
-export DOOR_PORT="${1:?usage: mix_release.sh DOOR_PORT TARGET_NODE}"
-export TARGET="${2:?usage: mix_release.sh DOOR_PORT TARGET_NODE}"
+export DOOR_PORT="${1:?usage: mix_release.sh DOOR_PORT [TARGET_NODE]}"
+export TARGET="${2:-}"
 
 out="$(mktemp -d)"
 trap 'rm -rf "$out"' EXIT
@@ -23,4 +25,4 @@ cd "$(dirname "$0")/mix_release"
 mix release --quiet --path "$out/release"
 
 export RELEASE_COOKIE="${COOKIE:-oneport}" ERL_EPMD_PORT="$DOOR_PORT"
-timeout 60 "$out/release/bin/caller" start
+timeout 120 "$out/release/bin/caller" start

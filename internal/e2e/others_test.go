@@ -137,3 +137,63 @@ func TestElixirRelease(t *testing.T) {
 	}
 	eventually(t, "the record of an upgrade", func() bool { return atBeta.status(t).Protocols[door.Upgrade] > 0 })
 }
+
+// A release that `mix release` builds, which boots in embedded mode, takes its
+// connections by descriptor: with the carrier, and as an inet_tcp node that has
+// the application among its own.
+func TestElixirReleaseReceives(t *testing.T) {
+	made := hosts.New(t, "alpha", "beta")
+	alpha, beta := made[0], made[1]
+	atAlpha := serve(t, alpha)
+	serve(t, beta)
+	b := beta.Erl(t, "b", alone())
+	script, err := filepath.Abs(filepath.Join(root, "erlang", "test", "mix_release.sh"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain := filepath.Join(alpha.Dir, "vm.args")
+	if err := os.WriteFile(plain, []byte("-start_epmd false\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, release := range []struct {
+		name string
+		env  []string
+		runs string // its mode and carrier
+	}{
+		{"carrier", nil, `{embedded,{ok,[["oneport"]]}}`},
+		{"plain", []string{"RELEASE_VM_ARGS=" + plain}, "{embedded,error}"},
+	} {
+		t.Run(release.name, func(t *testing.T) {
+			node := release.name + "@" + alpha.IPv4.String()
+			command := alpha.Command(context.Background(), script, "4369")
+			command.Env = append(append(os.Environ(),
+				"COOKIE="+strings.Trim(b.Eval(t, "erlang:get_cookie()"), "'"),
+				"RELEASE_NODE="+node,
+				"ERL_AFLAGS=-oneport node_socket="+atAlpha.node), release.env...)
+			running := alpha.Start(t, command)
+			eventually(t, "the release's receiver", func() bool {
+				select {
+				case <-running.Done():
+					t.Fatalf("the release has ended:\n%s", running.Output())
+				default:
+				}
+				return strings.Contains(atAlpha.Output(), `"msg":"receiver connected","node":"`+release.name+`"`)
+			})
+			if got := ping(t, b, node); got != "pong" {
+				t.Fatalf("the release answers %s:\n%s", got, running.Output())
+			}
+			atAlpha.handedOver(t, release.name)
+			got := b.Eval(t, "{rpc:call('"+node+"', code, get_mode, []), rpc:call('"+node+"', init, get_argument, [proto_dist])}")
+			if got != release.runs {
+				t.Errorf("the release runs as %s, want %s", got, release.runs)
+			}
+			b.Eval(t, "rpc:call('"+node+"', init, stop, [])")
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			defer cancel()
+			if err := running.Wait(ctx); err != nil {
+				t.Errorf("the release's end: %v in\n%s", err, running.Output())
+			}
+			atAlpha.noConnections(t)
+		})
+	}
+}
