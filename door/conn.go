@@ -122,13 +122,15 @@ func (c *Conn) takes(s State, path relay.Path, why string) {
 	c.state, c.path, c.why = s, path, why
 }
 
-// ends records why the connection is over. The first reason stands.
-func (c *Conn) ends(reason string) {
+// ends records why the connection is over. The first reason stands; it says
+// whether this is the first.
+func (c *Conn) ends(reason string) (first bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.reason == "" {
+	if first = c.reason == ""; first {
 		c.state, c.reason = Closed, reason
 	}
+	return first
 }
 
 // refused records that and why the connection is not served.

@@ -395,7 +395,9 @@ func (d *Door) DropID(id uint64) (bool, error) {
 	case c == nil || c.info().Protocol == EPMD:
 		return false, nil
 	}
-	c.ends("dropped")
+	if !c.ends("dropped") {
+		return false, nil // it is over already
+	}
 	c.cancel()
 	return true, nil
 }
@@ -409,8 +411,7 @@ func (d *Door) DropNode(node string) (int, error) {
 	}
 	n := 0
 	for _, c := range d.all() {
-		if c.isNode(node) {
-			c.ends("dropped")
+		if c.isNode(node) && c.ends("dropped") {
 			c.cancel()
 			n++
 		}
