@@ -189,8 +189,11 @@ func (w *world) connect(name string) *net.TCPConn {
 // expect reads exactly this.
 func expect(c io.Reader, want string) error {
 	got := make([]byte, len(want))
-	if n, err := io.ReadFull(c, got); err != nil || string(got) != want {
-		return fmt.Errorf("read %q, want %q: %w", got[:n], want, errors.Join(err))
+	if n, err := io.ReadFull(c, got); err != nil {
+		return fmt.Errorf("read %q, want %q: %w", got[:n], want, err)
+	}
+	if string(got) != want {
+		return fmt.Errorf("read %q, want %q", got, want)
 	}
 	return nil
 }

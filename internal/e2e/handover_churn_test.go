@@ -181,7 +181,7 @@ func TestDisconnectWithFiftyMegabytesQueued(t *testing.T) {
 		{"by the node", bare, a, func(_, toClient uint64) uint64 { return toClient }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			before := sockets(t, bare.Pid())
+			before, daemonBefore := sockets(t, bare.Pid()), descriptors(t, d)
 			connect(t)
 			d.handedOver(t, "bare")
 			gone := watch(t, c.hangs, c.sends)
@@ -201,9 +201,14 @@ func TestDisconnectWithFiftyMegabytesQueued(t *testing.T) {
 				t.Errorf("the node that ended it: %s after %v", got, time.Since(begin))
 			}
 			c.hangs.Signal(unix.SIGCONT)
+			resumed := time.Now()
 			gone(t)
+			if took := time.Since(resumed); took > time.Second {
+				t.Errorf("the node that had been hanging saw the end after %v", took)
+			}
 			eventually(t, "the node's sockets to be as before", func() bool { return sockets(t, bare.Pid()) <= before })
 			d.noConnections(t)
+			eventually(t, "the daemon's descriptors to be as before", func() bool { return descriptors(t, d) <= daemonBefore })
 			connect(t)
 			if got := a.Eval(t, "erpc:call('"+bare.Name+"', erlang, node, [])"); got != "'"+bare.Name+"'" {
 				t.Errorf("afterwards the node answers %s", got)
@@ -266,4 +271,116 @@ func TestAReceiverThatIsKilledHarmsNoConnection(t *testing.T) {
 			eventually(t, "the node's sockets to be as before", func() bool { return sockets(t, b.Pid()) <= before })
 		})
 	}
+}
+
+// The holder of a connection owns its descriptor: by its death that connection
+// ends, at once for both sides, and no other.
+func TestAHolderThatIsKilledEndsItsConnectionOnly(t *testing.T) {
+	made := hosts.New(t, "alpha", "beta")
+	alpha, beta := made[0], made[1]
+	serve(t, alpha)
+	d := serve(t, beta)
+	var first, second, bare, plain *hosts.Node
+	together(t,
+		func() { first = alpha.Erl(t, "first", quiet()) },
+		func() { second = alpha.Erl(t, "second", quiet()) },
+		func() { bare = beta.Erl(t, "bare", withoutListener(d), quiet()) },
+		func() { plain = beta.Erl(t, "plain", withApplication(d), quiet()) },
+	)
+	connect := func(t *testing.T, a, b *hosts.Node) {
+		t.Helper()
+		eventually(t, "a connection to "+b.Name, func() bool { return a.Eval(t, "net_kernel:connect_node('"+b.Name+"')") == "true" })
+		wantPong(t, a, b) // b knows of it
+	}
+	const holders = `[P || P <- processes(), process_info(P, initial_call) =:= {initial_call, {oneport_holder, init, 4}}]`
+	for _, b := range []*hosts.Node{bare, plain} {
+		name, _, _ := strings.Cut(b.Name, "@")
+		t.Run(name, func(t *testing.T) {
+			d.ready(t, b)
+			before := sockets(t, b.Pid())
+			connect(t, first, b)
+			b.Eval(t, "[Holder] = "+holders+", register(holder, Holder)")
+			connect(t, second, b)
+			gone := []func(*testing.T){watch(t, first, b), watch(t, b, first)}
+			begin := time.Now()
+			b.Eval(t, "exit(whereis(holder), kill)")
+			for _, gone := range gone {
+				gone(t)
+			}
+			if took := time.Since(begin); took > time.Second {
+				t.Errorf("the end was seen after %v", took)
+			}
+			if one := d.handedOver(t, name); one.TCP == nil || one.TCP.State != "estab" {
+				t.Errorf("the other connection: %+v", one)
+			}
+			if got := second.Eval(t, "erpc:call('"+b.Name+"', erlang, node, [])"); got != "'"+b.Name+"'" {
+				t.Errorf("by the other connection: %s", got)
+			}
+			connect(t, first, b)
+			disconnect(t, first, b)
+			disconnect(t, second, b)
+			d.noConnections(t)
+			eventually(t, "the node's sockets to be as before", func() bool { return sockets(t, b.Pid()) <= before })
+		})
+	}
+}
+
+// Holders that die in the middle of their offers leave no client waiting and no
+// descriptor open, and later offers are taken.
+func TestHoldersThatAreKilledInTheMiddleLeaveNothing(t *testing.T) {
+	made := hosts.New(t, "alpha", "beta")
+	alpha, beta := made[0], made[1]
+	serve(t, alpha)
+	d := serve(t, beta)
+	var a, plain *hosts.Node
+	together(t,
+		func() { a = alpha.Erl(t, "a", quiet()) },
+		func() { plain = beta.Erl(t, "plain", withApplication(d), quiet()) },
+	)
+	d.ready(t, plain)
+	connect := func() string { return a.Eval(t, "net_kernel:connect_node('"+plain.Name+"')") }
+	wantHandedOver := func() {
+		t.Helper()
+		eventually(t, "a connection", func() bool { return connect() == "true" })
+		d.handedOver(t, "plain")
+	}
+	wantHandedOver()
+	disconnect(t, a, plain)
+	d.noConnections(t)
+	before, daemonBefore := sockets(t, plain.Pid()), descriptors(t, d)
+	// The first thing that can be seen of a holder is that it links itself to a
+	// port; by then it owns the descriptor. Each one gets a little further.
+	plain.Eval(t, `Asker = self(), register(killer, spawn(fun() ->
+		1 = erlang:trace(whereis(oneport_receiver), true, [procs, set_on_spawn]),
+		Asker ! ready,
+		(fun Loop(Killed, Left) -> receive
+			{trace, _, spawned, _, _} -> Loop(Killed, Killed rem 8);
+			{trace, Holder, _, Port} when is_port(Port), Left =:= 0 -> exit(Holder, kill), Loop(Killed, -1);
+			{trace, _, _, Port} when is_port(Port) -> Loop(Killed, Left - 1);
+			{trace, _, exit, killed} -> Loop(Killed + 1, -1);
+			{tell, Whom} -> Whom ! {killed, Killed}, Loop(Killed, Left);
+			_ -> Loop(Killed, Left)
+		end end)(0, -1)
+	end)), receive ready -> ok end`)
+	const times = 20
+	for range times {
+		// Before the holder's answer its death is a refusal, and the client is
+		// relayed. Behind it, it is the end of a connection.
+		begin := time.Now()
+		got := connect()
+		if took := time.Since(begin); took > time.Second {
+			t.Errorf("the client is told %s after %v", got, took)
+		}
+		if got == "true" {
+			disconnect(t, a, plain)
+		}
+	}
+	eventually(t, "the death of all holders", func() bool {
+		return plain.Eval(t, "killer ! {tell, self()}, receive {killed, N} -> N end") == fmt.Sprint(times)
+	})
+	plain.Eval(t, "exit(whereis(killer), kill)")
+	d.noConnections(t)
+	eventually(t, "the node's sockets to be as before", func() bool { return sockets(t, plain.Pid()) <= before })
+	eventually(t, "the daemon's descriptors to be as before", func() bool { return descriptors(t, d) <= daemonBefore })
+	wantHandedOver()
 }

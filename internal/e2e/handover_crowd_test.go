@@ -10,11 +10,14 @@ import (
 	"testing"
 	"time"
 
+	"oneport/door"
 	"oneport/internal/hosts"
 )
 
-// Two hundred clients at once find the one of twenty nodes that they mean, half
-// of which take descriptors; nothing of them is left.
+// Two hundred clients at once, half of them by the upgrade, half by EPMD's
+// request, are connected to the one of twenty nodes that they mean, half of
+// which take descriptors; nothing of them is left. (Stock clients that come at
+// once: TestEightyPingsAtOnceReachTheRightNodes.)
 func TestTwoHundredClientsAtOnceToTwentyNodes(t *testing.T) {
 	const nodes, clients = 20, 200
 	made := hosts.New(t, "alpha", "beta")
@@ -23,8 +26,8 @@ func TestTwoHundredClientsAtOnceToTwentyNodes(t *testing.T) {
 	all := make([]*hosts.Node, nodes)
 	starts := make([]func(), nodes)
 	for i := range all {
-		// A handshake that is not finished may last as long as the test.
-		small := hosts.Args("+S", "1:1", "-kernel", "net_setuptime", "60")
+		// Two hundred handshakes may take their time here.
+		small := hosts.Args("+S", "1:1", "-kernel", "net_setuptime", "60", "-kernel", "dist_auto_connect", "never")
 		kind := alone()
 		switch i % 4 {
 		case 0:
@@ -38,6 +41,7 @@ func TestTwoHundredClientsAtOnceToTwentyNodes(t *testing.T) {
 	for i := 0; i < nodes; i += 2 {
 		d.ready(t, all[i])
 	}
+	cookie := strings.Trim(all[0].Eval(t, "erlang:get_cookie()"), "'")
 	before := descriptors(t, d)
 	sockets0 := make([]int, nodes)
 	for i, node := range all {
@@ -48,73 +52,116 @@ func TestTwoHundredClientsAtOnceToTwentyNodes(t *testing.T) {
 	var running sync.WaitGroup
 	for i := range conns {
 		running.Go(func() {
-			node := all[i%nodes]
-			conn, err := alpha.Dial(t.Context(), "tcp", netAddr(beta))
+			conn, err := joinCrowd(t, clientName(i), protocolOf(i/nodes), alpha, beta, all[i%nodes].Name, cookie)
 			if err != nil {
-				t.Error(err)
-				return
+				t.Errorf("client %d, by %s: %v", i, protocolOf(i/nodes), err)
 			}
 			conns[i] = conn
-			conn.SetDeadline(time.Now().Add(patience))
-			name, _, _ := strings.Cut(node.Name, "@")
-			ask, yes := requestFor(name, ""), granted
-			if i/nodes%2 == 1 {
-				ask, yes = string(binary.BigEndian.AppendUint16(nil, uint16(1+len(name))))+"h"+name, "i\x00\x00\x06"
-			}
-			if _, err := io.WriteString(conn, ask+handshakeOf(fmt.Sprintf("c%d@alpha.invalid", i))); err != nil {
-				t.Error(err)
-				return
-			}
-			if err := expect(conn, yes+"\x00\x03sok"); err != nil {
-				t.Errorf("client %d: %v", i, err)
-				return
-			}
-			if got, err := challenger(conn); err != nil || got != node.Name {
-				t.Errorf("client %d meets %s, %v; want %s", i, got, err, node.Name)
-			}
 		})
 	}
 	running.Wait()
-	if !t.Failed() {
-		eventually(t, "half of the connections handed over, the others relayed", func() bool {
-			paths := map[string]int{}
-			for _, c := range d.connections(t) {
-				paths[c.Path]++
-				var n int
-				fmt.Sscanf(c.Node, "n%d", &n)
-				if want := map[bool]string{true: "handover", false: "splice"}[n%2 == 0]; c.Path != "" && c.Path != want {
-					t.Fatalf("%s: %s (%s), want %s", c.Node, c.Path, c.Why, want)
-				}
-			}
-			return paths["handover"] == clients/2 && paths["splice"] == clients/2
-		})
+	if t.Failed() {
+		t.FailNow()
 	}
-	for _, conn := range conns {
-		if conn != nil {
-			conn.Close()
+
+	// What each connection must look like at the door, by its client's address.
+	type record struct {
+		node, path string
+		protocol   door.Protocol
+	}
+	want := map[string]record{}
+	// And at the nodes: name, and {name, port}, in the order of the names.
+	names, peers := make([][]string, nodes), make([][]string, nodes)
+	for i, conn := range conns {
+		n := i % nodes
+		path := "splice"
+		if n%2 == 0 {
+			path = "handover"
 		}
+		want[conn.LocalAddr().String()] = record{fmt.Sprintf("n%d", n), path, protocolOf(i / nodes)}
+		names[n] = append(names[n], "'"+clientName(i)+"'")
+		peers[n] = append(peers[n], fmt.Sprintf("{'%s',%d}", clientName(i), conn.LocalAddr().(*net.TCPAddr).Port))
+	}
+	eventually(t, "the records of all connections", func() bool {
+		listed := d.connections(t)
+		whole := len(listed) == clients
+		for _, c := range listed {
+			if c.Path == "" {
+				whole = false
+			} else if got := (record{c.Node, c.Path, c.Protocol}); got != want[c.Peer] {
+				t.Fatalf("the client at %s: %+v (%s), want %+v", c.Peer, got, c.Why, want[c.Peer])
+			}
+		}
+		return whole
+	})
+	// The nodes know who is there, and those that take descriptors also from
+	// where: the others see the daemon's ports.
+	for n, node := range all {
+		expression, wants := "lists:sort(nodes(hidden))", names[n]
+		if n%2 == 0 {
+			expression = `[{Name, Port} || Name <- lists:sort(nodes(hidden)), {ok, Info} <- [net_kernel:node_info(Name)],
+				{net_address, {_, Port}, _, _, _} <- [proplists:get_value(address, Info)]]`
+			wants = peers[n]
+		}
+		// A client is ready as soon as it has the node's last word, which the
+		// node may not have counted yet.
+		want, got := "["+strings.Join(wants, ",")+"]", ""
+		eventually(t, "the peers of "+node.Name, func() bool {
+			got = strings.Join(strings.Fields(node.Eval(t, expression)), "")
+			return strings.Count(got, "@") >= len(wants)
+		})
+		if got != want {
+			t.Errorf("%s is connected to %s, want %s", node.Name, got, want)
+		}
+	}
+
+	for _, conn := range conns {
+		conn.Close()
 	}
 	d.noConnections(t)
 	eventually(t, "the daemon's descriptors to be as before", func() bool { return descriptors(t, d) <= before })
 	for i, node := range all {
 		eventually(t, "the sockets of "+node.Name+" to be as before", func() bool { return sockets(t, node.Pid()) <= sockets0[i] })
+		eventually(t, "the end of all connections of "+node.Name, func() bool { return node.Eval(t, "nodes(connected)") == "[]" })
 	}
 }
 
-// challenger reads the challenge of a handshake of version 6 and returns the
-// name in it.
-func challenger(r io.Reader) (string, error) {
-	var size uint16
-	if err := binary.Read(r, binary.BigEndian, &size); err != nil {
-		return "", err
+// protocolOf is by what the clients of a round come.
+func protocolOf(round int) door.Protocol {
+	if round%2 == 0 {
+		return door.Upgrade
 	}
-	b := make([]byte, size)
-	if _, err := io.ReadFull(r, b); err != nil {
-		return "", err
+	return door.HandoverRequest
+}
+
+func clientName(i int) string { return fmt.Sprintf("c%03d@alpha.invalid", i) }
+
+// joinCrowd connects to a node of a host, as the node own, until the end of the
+// test. The handshake is whole.
+func joinCrowd(t *testing.T, own string, protocol door.Protocol, from, to *hosts.Host, node, cookie string) (net.Conn, error) {
+	name, _, _ := strings.Cut(node, "@")
+	ask, yes := requestFor(name, ""), granted
+	if protocol == door.HandoverRequest {
+		ask, yes = string(binary.BigEndian.AppendUint16(nil, uint16(1+len(name))))+"h"+name, "i\x00\x00\x06"
 	}
-	const fixed = 1 + 8 + 4 + 4 + 2
-	if len(b) < fixed || b[0] != 'N' {
-		return "", fmt.Errorf("the challenge is %q", b)
+	conn, err := from.Dial(t.Context(), "tcp", netAddr(to))
+	if err != nil {
+		return nil, err
 	}
-	return string(b[fixed:]), nil
+	t.Cleanup(func() { conn.Close() })
+	conn.SetDeadline(time.Now().Add(patience))
+	if _, err := io.WriteString(conn, ask+handshakeOf(own)); err != nil {
+		return nil, err
+	}
+	if err := expect(conn, yes); err != nil {
+		return nil, err
+	}
+	met, challenge, err := readyNode(conn)
+	if err != nil {
+		return nil, err
+	}
+	if met != node {
+		return nil, fmt.Errorf("meets %s, want %s", met, node)
+	}
+	return conn, prove(conn, cookie, challenge)
 }

@@ -18,7 +18,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"oneport/epmd"
 	"oneport/internal/hosts"
 )
 
@@ -87,6 +86,23 @@ func (l *liar) offered() (id []byte, fd int, err error) {
 	}
 }
 
+// untaken waits for the next offer and leaves it, with the descriptor, where it
+// is.
+func (l *liar) untaken() error {
+	raw, err := l.conn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var peeked error
+	if err := raw.Read(func(fd uintptr) bool {
+		_, _, peeked = unix.Recvfrom(int(fd), make([]byte, 1), unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		return peeked != unix.EAGAIN
+	}); err != nil {
+		return err
+	}
+	return peeked
+}
+
 func (l *liar) say(frame byte, id []byte) error {
 	_, err := l.conn.Write(append([]byte{frame}, id...))
 	return err
@@ -104,7 +120,8 @@ func TestReceiversThatLieHarmNobody(t *testing.T) {
 
 	for _, lie := range []struct {
 		name string
-		// answer is what becomes of the offer. It owns the descriptor.
+		// answer is what becomes of the offer. It owns the descriptor. Nil
+		// leaves the offer unread and ends the receiver.
 		answer func(l *liar, id []byte, fd int) error
 		handed bool // the liar has the connection; else it is relayed
 	}{
@@ -128,6 +145,7 @@ func TestReceiversThatLieHarmNobody(t *testing.T) {
 		}, false},
 		{"ends in the middle", func(l *liar, id []byte, fd int) error { return errors.Join(unix.Close(fd), l.conn.Close()) }, false},
 		{"ends in the middle and keeps its copy", func(l *liar, id []byte, fd int) error { return errors.Join(keep(t, fd), l.conn.Close()) }, false},
+		{"ends with the offer unread", nil, false},
 		{"answers twice", func(l *liar, id []byte, fd int) error {
 			if err := errors.Join(l.say('A', id), l.say('A', id)); err != nil {
 				return err
@@ -153,6 +171,10 @@ func TestReceiversThatLieHarmNobody(t *testing.T) {
 			l := d.lie(t, name)
 			done := make(chan error, 1)
 			go func() {
+				if lie.answer == nil {
+					done <- errors.Join(l.untaken(), l.conn.Close())
+					return
+				}
 				id, fd, err := l.offered()
 				if err == nil {
 					err = lie.answer(l, id, fd)
@@ -220,7 +242,8 @@ func keep(t *testing.T, fd int) error {
 }
 
 // shakeThrough begins a handshake with a real node through the door, and ends
-// it.
+// it. Each is a node of its own: the other side may not know yet that the one
+// before has gone, and would speak of simultaneous ones.
 func shakeThrough(t *testing.T, from, to *hosts.Host, node string) error {
 	conn, err := from.Dial(t.Context(), "tcp", netAddr(to))
 	if err != nil {
@@ -228,7 +251,8 @@ func shakeThrough(t *testing.T, from, to *hosts.Host, node string) error {
 	}
 	defer abort(conn.(*net.TCPConn))
 	conn.SetDeadline(time.Now().Add(patience))
-	if _, err := io.WriteString(conn, requestFor(node, handshakeOf("shaker@alpha.invalid"))); err != nil {
+	shaker := fmt.Sprintf("shaker%d@alpha.invalid", conn.LocalAddr().(*net.TCPAddr).Port)
+	if _, err := io.WriteString(conn, requestFor(node, handshakeOf(shaker))); err != nil {
 		return err
 	}
 	return expect(conn, granted+"\x00\x03sok")
@@ -268,10 +292,9 @@ func TestOnlyANamesUserReceivesForIt(t *testing.T) {
 		}
 	})
 	t.Run("a name that is taken", func(t *testing.T) {
-		_, err := (&epmd.Client{DialContext: beta.Dial}).Register(t.Context(), epmd.Node{Name: "good", Port: 1, Type: epmd.Normal, Highest: 6, Lowest: 5})
-		if !errors.Is(err, epmd.ErrNameInUse) {
-			t.Errorf("registering it: %v", err)
-		}
+		squatter := aliveAs(t, d, nobody, "good", 1)
+		squatter.WaitOutput(t, "76 01 00 00 00 63") // result 1, creation 99
+		wantRejected(t, "good")
 		if err := shakeThrough(t, alpha, beta, "good"); err != nil {
 			t.Error(err)
 		}
@@ -314,6 +337,15 @@ func asUser(t *testing.T, uid int, f func()) {
 // registerAs registers a node by a process of a user, until the test ends.
 func registerAs(t *testing.T, d *daemon, uid int, name string, port uint16) {
 	t.Helper()
+	aliveAs(t, d, uid, name, port)
+	eventually(t, "the registration of "+name, func() bool { _, ok := d.nodes(t)[name]; return ok })
+}
+
+// aliveAs asks for a registration by a process of a user, which prints the
+// answer, a byte in two hexadecimal digits, and lives until the test ends or the
+// connection does.
+func aliveAs(t *testing.T, d *daemon, uid int, name string, port uint16) *hosts.Process {
+	t.Helper()
 	request := binary.BigEndian.AppendUint16([]byte{'x'}, port)
 	request = append(request, 77, 0, 0, 6, 0, 5, 0, byte(len(name)))
 	request = append(append(request, name...), 0, 0)
@@ -322,9 +354,8 @@ func registerAs(t *testing.T, d *daemon, uid int, name string, port uint16) {
 	for _, b := range request {
 		escaped += fmt.Sprintf(`\x%02x`, b)
 	}
-	d.host.Start(t, d.host.Command(context.Background(), "setpriv", fmt.Sprintf("--reuid=%d", uid), "--clear-groups",
-		"bash", "-c", fmt.Sprintf(`exec 3<>/dev/tcp/127.0.0.1/%d && printf '%s' >&3 && cat <&3 >/dev/null`, hosts.Port, escaped)))
-	eventually(t, "the registration of "+name, func() bool { _, ok := d.nodes(t)[name]; return ok })
+	return d.host.Start(t, d.host.Command(context.Background(), "setpriv", fmt.Sprintf("--reuid=%d", uid), "--clear-groups",
+		"bash", "-c", fmt.Sprintf(`exec 3<>/dev/tcp/127.0.0.1/%d && printf '%s' >&3 && head -c 6 <&3 | od -An -tx1 && cat <&3 >/dev/null`, hosts.Port, escaped)))
 }
 
 // A node that says it is one of the fork of 2016, and names a path that is no

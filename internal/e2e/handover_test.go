@@ -6,7 +6,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"oneport/door"
 	"oneport/internal/hosts"
@@ -133,47 +132,108 @@ func descriptors(t *testing.T, d *daemon) int {
 }
 
 // A connection that was handed over does not need the daemon: not when that is
-// killed, and not to live on when another one has come.
+// killed in the middle of a transfer, by whatever protocol the client has come,
+// and not to live on when another one has come.
 func TestHandedOverConnectionsOutliveTheDaemon(t *testing.T) {
 	made := hosts.New(t, "alpha", "beta")
 	alpha, beta := made[0], made[1]
-	d := serve(t, beta)
+	atAlpha, d := serve(t, alpha), serve(t, beta)
 	whole := t
-	var a, other, bare, plain *hosts.Node
-	serve(t, alpha)
+	protocols := []door.Protocol{door.Raw, door.Upgrade, door.HandoverRequest}
+	clients := make([]*hosts.Node, len(protocols))
+	var other, bare, plain *hosts.Node
 	together(t,
-		func() { a = alpha.Erl(t, "a", alone()) },
+		func() { clients[0] = alpha.Erl(t, "stock", alone()) },
+		func() { clients[1] = alpha.Erl(t, "upgrade", withoutListener(atAlpha)) },
+		func() {
+			clients[2] = alpha.Erl(t, "request", receiving(atAlpha, "-proto_dist", "oneport", "-oneport", "method=handover"))
+		},
 		func() { other = alpha.Erl(t, "other", alone()) },
 		func() { bare = beta.Erl(t, "bare", withoutListener(d)) },
 		func() { plain = beta.Erl(t, "plain", withApplication(d)) },
 	)
-	for _, b := range []*hosts.Node{bare, plain} {
-		d.ready(t, b)
-		wantPong(t, a, b)
-		// Traffic that goes on all the time, until it is asked for its result.
-		a.Eval(t, fmt.Sprintf(`register('to %[1]s', spawn(fun Loop() ->
-			Data = rand:bytes(1 bsl 20),
-			case rpc:call('%[1]s', erlang, md5, [Data]) =:= erlang:md5(Data) of
-				true -> receive {stop, From} -> From ! unharmed after 0 -> Loop() end;
-				false -> receive {stop, From} -> From ! harmed end
-			end end))`, b.Name))
-	}
-	d.Kill()
-	time.Sleep(500 * time.Millisecond) // of traffic without a daemon
-	for _, b := range []*hosts.Node{bare, plain} {
-		got := a.Eval(t, fmt.Sprintf(`'to %s' ! {stop, self()}, receive R -> R after 20000 -> timeout end`, b.Name))
-		if got != "unharmed" {
-			t.Errorf("the connection to %s: %s", b.Name, got)
+	targets := []*hosts.Node{bare, plain}
+	each := func(do func(a, b *hosts.Node)) {
+		for _, b := range targets {
+			for _, a := range clients {
+				do(a, b)
+			}
 		}
 	}
+	for _, b := range targets {
+		d.ready(t, b)
+	}
+	each(func(a, b *hosts.Node) { wantPong(t, a, b) })
+	came := map[door.Protocol]int{}
+	for _, c := range d.connections(t) {
+		if c.Path != "handover" {
+			t.Fatalf("%s to %s goes by %s: %s", c.Protocol, c.Node, c.Path, c.Why)
+		}
+		came[c.Protocol]++
+	}
+	for _, protocol := range protocols {
+		if came[protocol] != len(targets) {
+			t.Fatalf("the connections came by %v, want %d by each of %v", came, len(targets), protocols)
+		}
+	}
+
+	// A megabyte there and one back, again and again, each with its sum from
+	// the side that sends it.
+	const megabytes, underWay = 50, 10
+	each(func(a, b *hosts.Node) {
+		a.Eval(t, fmt.Sprintf(`register('to %[1]s', spawn(fun() ->
+			Random = rand:bytes(1 bsl 20 - 4),
+			Answer = fun(<<N:32, Rest/binary>> = There) -> Back = <<(N + 1):32, Rest/binary>>, {erlang:md5(There), Back, erlang:md5(Back)} end,
+			(fun Loop(N, Unharmed) ->
+				receive
+					{tell, Whom} -> Whom ! {rounds, N, Unharmed}, Loop(N, Unharmed);
+					stop -> ok
+				after 0 ->
+					There = <<(2 * N):32, Random/binary>>,
+					Whole = try erpc:call('%[1]s', erlang, apply, [Answer, [There]], 20000) of
+						{Arrived, Back, Sent} -> Arrived =:= erlang:md5(There) andalso Sent =:= erlang:md5(Back)
+					catch _:Why -> Why
+					end,
+					Loop(N + 1, case Unharmed of true -> Whole; _ -> Unharmed end)
+				end
+			end)(0, true)
+		end))`, b.Name))
+	})
+	rounds := func(a, b *hosts.Node) (n int) {
+		t.Helper()
+		got := a.Eval(t, fmt.Sprintf(`'to %s' ! {tell, self()}, receive {rounds, _, _} = Rounds -> Rounds end`, b.Name))
+		if _, err := fmt.Sscanf(got, "{rounds,%d,true}", &n); err != nil {
+			t.Fatalf("the transfer from %s to %s: %s", a.Name, b.Name, got)
+		}
+		return n
+	}
+	each(func(a, b *hosts.Node) {
+		eventually(t, "the transfers to be under way", func() bool { return rounds(a, b) >= underWay })
+	})
+	d.Kill()
+	each(func(a, b *hosts.Node) {
+		enough := max(megabytes, rounds(a, b)+underWay)
+		eventually(t, "the transfers to go on without a daemon", func() bool { return rounds(a, b) >= enough })
+		a.Eval(t, fmt.Sprintf(`'to %s' ! stop`, b.Name))
+	})
+
 	d.start(whole)
-	eventually(t, "the nodes to register again", func() bool { return len(d.nodes(t)) == 2 })
-	for _, b := range []*hosts.Node{bare, plain} {
+	eventually(t, "the nodes to register again", func() bool { return len(d.nodes(t)) == len(targets) })
+	for _, b := range targets {
 		d.ready(t, b)
 		wantPong(t, other, b)
-		wantPong(t, a, b)
 	}
-	if names := a.Eval(t, "length(nodes())"); names != "2" {
-		t.Errorf("a has lost a connection: %s", names)
+	each(func(a, b *hosts.Node) { wantPong(t, a, b) })
+	// Those from before are no connections of this daemon's, so nobody has
+	// connected anew.
+	for _, c := range d.connections(t) {
+		if c.Protocol != door.Raw || c.Path != "handover" {
+			t.Errorf("the next daemon has %+v", c)
+		}
+	}
+	for _, a := range clients {
+		if names := a.Eval(t, "length(nodes())"); names != fmt.Sprint(len(targets)) {
+			t.Errorf("%s has lost a connection: %s left", a.Name, names)
+		}
 	}
 }
