@@ -1,9 +1,10 @@
 SHELL := /bin/bash
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null)
 FUZZTIME ?= 60s
+KERNELS ?= 6.1,6.12
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build erlang test check fuzz bench interop demo clean
+.PHONY: help deps build erlang test vmtest check fuzz bench interop demo clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,6 +25,10 @@ check: ## formatting and vet
 test: deps build erlang check ## every test, with the race detector (root: network namespaces)
 	@$(MAKE) --no-print-directory -C erlang test
 	go test -race -timeout 20m ./...
+	@$(MAKE) --no-print-directory vmtest
+
+vmtest: deps ## the packages' tests on the kernels KERNELS (6.1,6.12; or all) in QEMU
+	go run ./vmtest -kernels $(KERNELS) $(if $(TABLE),-table $(TABLE))
 
 fuzz: ## every fuzz target for FUZZTIME (60s)
 	@set -e; for package in $$(go list ./...); do \

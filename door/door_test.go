@@ -380,7 +380,11 @@ func TestAbuseCostsNobodyElseAnything(t *testing.T) {
 				if _, err := io.ReadFull(c, make([]byte, 5)); err != nil {
 					t.Fatal(err)
 				}
-				if took := time.Since(start); took > time.Second {
+				limit := time.Second
+				if testing.Short() {
+					limit *= 10 // the processor may be an emulated one
+				}
+				if took := time.Since(start); took > limit {
 					t.Fatalf("served after %v", took)
 				}
 				c.Close()

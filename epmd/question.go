@@ -15,6 +15,9 @@ import (
 // ErrNoAnswer says that a node does not answer what it is asked.
 var ErrNoAnswer = errors.New("the node answers no questions")
 
+// errGone is the error of asking a node that goes meanwhile.
+var errGone = errors.New("the node is no longer registered")
+
 // Ask sends a request to a node on the connection that registered it, and
 // returns the answer: as HANDOVER_REQ of the fork of 2016 does, which is the
 // only protocol that knows this. Both are preceded by their 16-bit length on
@@ -33,6 +36,13 @@ func (r *Registration) Ask(ctx context.Context, request []byte) (answer []byte, 
 	if len(request) > MaxRequest {
 		return nil, tooLong(len(request))
 	}
+	select {
+	case <-r.question.told:
+	case <-r.Gone():
+		return nil, errGone
+	case <-ctx.Done():
+		return nil, fmt.Errorf("the node has not been told yet that it is registered: %w", ctx.Err())
+	}
 	mine, err := r.question.open()
 	if err != nil {
 		return nil, err
@@ -46,7 +56,7 @@ func (r *Registration) Ask(ctx context.Context, request []byte) (answer []byte, 
 	case answer := <-mine:
 		return answer, nil
 	case <-r.Gone():
-		return nil, errors.New("the node is no longer registered")
+		return nil, errGone
 	case <-ctx.Done():
 	}
 	if answer, ok := r.question.giveUp(mine); ok {
@@ -77,14 +87,17 @@ func sendNow(c *net.TCPConn, b []byte) error {
 type questionState int
 
 const (
-	unregistered questionState = iota // the answer to its ALIVE2_REQ is not out yet
-	silent                            // nothing
-	asked                             // the answer
-	overdue                           // an answer that nobody waits for any more
+	silent  questionState = iota // nothing
+	asked                        // the answer
+	overdue                      // an answer that nobody waits for any more
 )
 
 // question is what a node has been asked.
 type question struct {
+	// told is closed when the answer to its ALIVE2_REQ is out, before which
+	// nothing else may be said on its connection.
+	told chan struct{}
+
 	mu     sync.Mutex
 	state  questionState
 	answer chan []byte // of the question asked
@@ -94,20 +107,11 @@ type question struct {
 	partial []byte
 }
 
-// allow allows questions, now that the node is told that it is registered.
-func (q *question) allow() {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.state = silent
-}
-
 // open makes the node one that is asked. The answer goes to the channel.
 func (q *question) open() (<-chan []byte, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	switch q.state {
-	case unregistered:
-		return nil, errors.New("the node is not registered yet")
 	case asked:
 		return nil, errors.New("the node is being asked already")
 	case overdue:

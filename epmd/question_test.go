@@ -29,12 +29,6 @@ func registerFork(t *testing.T, s *Server) (node *net.TCPConn, b *Registration) 
 	if !ok || b.Creation < 1 || b.Creation > 3 {
 		t.Fatalf("registered: %v, with creation %d", ok, b.Creation)
 	}
-	// The answer is out a moment before questions are allowed.
-	until(t, "the node can be asked", func() bool {
-		b.question.mu.Lock()
-		defer b.question.mu.Unlock()
-		return b.question.state != unregistered
-	})
 	return node, b
 }
 
@@ -196,14 +190,40 @@ func TestNodesThatAreNotAsked(t *testing.T) {
 	}
 }
 
-// A question before the answer to ALIVE2_REQ would be taken for that answer.
+// A question before the answer to ALIVE2_REQ would be taken for that answer. It
+// waits.
 func TestANodeIsNotAskedBeforeItIsAnswered(t *testing.T) {
-	s := &Server{Registry: new(Registry), DelayWrite: time.Hour}
-	write(t, dial(t, serve(t, s)), forkAlive)
-	until(t, "the node is registered", func() bool { return s.Registry.Len() == 1 })
-	b, _ := s.Registry.Lookup("b")
-	if _, err := b.Ask(t.Context(), []byte("h")); err == nil || errors.Is(err, ErrNoAnswer) {
-		t.Errorf("error %v", err)
+	for _, test := range []struct {
+		name     string
+		delay    time.Duration
+		patience time.Duration
+		want     error
+	}{
+		{"in time", 100 * time.Millisecond, time.Minute, nil},
+		{"too late", time.Hour, 50 * time.Millisecond, context.DeadlineExceeded},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			s := &Server{Registry: new(Registry), DelayWrite: test.delay}
+			node := dial(t, serve(t, s))
+			write(t, node, forkAlive)
+			until(t, "the node is registered", func() bool { return s.Registry.Len() == 1 })
+			b, _ := s.Registry.Lookup("b")
+			ctx, cancel := context.WithTimeout(t.Context(), test.patience)
+			defer cancel()
+			asked := make(chan error, 1)
+			go func() {
+				_, err := b.Ask(ctx, []byte("h"))
+				asked <- err
+			}()
+			if test.want == nil {
+				wantBytes(t, node, "\x79\x00\x00", 4)
+				wantBytes(t, node, forkQuestion, len(forkQuestion))
+				write(t, node, forkAnswer)
+			}
+			if err := <-asked; !errors.Is(err, test.want) || errors.Is(err, ErrNoAnswer) {
+				t.Errorf("error %v, want %v", err, test.want)
+			}
+		})
 	}
 }
 
@@ -222,7 +242,6 @@ func TestANameIsNotLostByAnAnswer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.question.allow()
 	if _, err := b.question.open(); err != nil {
 		t.Fatal(err)
 	}

@@ -81,7 +81,7 @@ func (r *Registry) Register(node Node, alive *net.TCPConn) (*Registration, error
 		entry.Peer, entry.Local = endpoints(alive)
 		entry.fd = descriptor(alive)
 		if node.Highest < version6 {
-			entry.question = new(question)
+			entry.question = &question{told: make(chan struct{})}
 		}
 	}
 

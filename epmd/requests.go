@@ -134,7 +134,7 @@ func (x *exchange) awaitEnd(registered *Registration) {
 	default:
 	}
 	if registered.question != nil {
-		registered.question.allow()
+		close(registered.question.told)
 	}
 	// Bytes are the end as well, unless the node was asked; and so is an error.
 	for awaitClose(x.conn) == nil && registered.question.take(x.conn) {

@@ -140,6 +140,20 @@ func (n *node) say(f frame) {
 	}
 }
 
+// unread returns how many bytes of the daemon's wait to be heard.
+func (n *node) unread() (bytes int) {
+	n.t.Helper()
+	raw, err := n.conn.SyscallConn()
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	var asked error
+	if err := raw.Control(func(fd uintptr) { bytes, asked = unix.IoctlGetInt(int(fd), unix.TIOCINQ) }); err != nil || asked != nil {
+		n.t.Fatal(err, asked)
+	}
+	return bytes
+}
+
 // hear returns the next frame and the descriptor that came with it. The frame
 // is nil at the end of the connection.
 func (n *node) hear() (frame, *net.TCPConn) {

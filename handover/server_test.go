@@ -98,6 +98,9 @@ func TestARestartedReceiver(t *testing.T) {
 		t.Fatal(got.err)
 	}
 	open := d.offer(t, offerOf("b", doorOf(t)))
+	until(t, "the offer is out, behind the commit", func() bool {
+		return old.unread() > len(commit{committed.id}.append(nil))
+	})
 	for range 200 {
 		old.say(refuse{1 << 40, "made up"})
 	}

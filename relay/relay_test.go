@@ -469,9 +469,7 @@ func TestPrefixGoesFirst(t *testing.T) {
 			if err := receive(j.node, 1, size+1000); err != nil {
 				t.Fatal(err)
 			}
-			if counted := j.counters.ToNode.Load(); counted != uint64(size+1000) {
-				t.Errorf("counted %d bytes to the node, want %d", counted, size+1000)
-			}
+			waitUntil(t, "the count", func() bool { return j.counters.ToNode.Load() == uint64(size+1000) })
 		})
 	}
 }

@@ -30,6 +30,9 @@ need ip iproute2
 need ss iproute2
 need unshare util-linux
 need curl curl
+need qemu-system-x86_64 qemu-system-x86
+need xz xz-utils # compressed kernel modules
+need_file /usr/share/keyrings/debian-archive-keyring.gpg debian-archive-keyring
 for program; do need "$program" "$program"; done
 
 if ((${#missing[@]} == 0)); then

@@ -31,15 +31,15 @@ func TestFirewallLetsOnePortIn(t *testing.T) {
 	for _, address := range []netip.Addr{beta.IPv4, beta.IPv6} {
 		open := listen(t, beta, netip.AddrPortFrom(address, Port))
 		closed := listen(t, beta, netip.AddrPortFrom(address, Port+1))
-		if err := greet(t, alpha, open); err != nil {
+		if err := greet(t, alpha, open, deadline); err != nil {
 			t.Errorf("the open port: %v", err)
 		}
 		var dropped net.Error
-		if err := greet(t, alpha, closed); !errors.As(err, &dropped) || !dropped.Timeout() {
+		if err := greet(t, alpha, closed, 500*time.Millisecond); !errors.As(err, &dropped) || !dropped.Timeout() {
 			t.Errorf("the closed port: %v, want a time-out", err)
 		}
 		// It is the firewall that keeps others out, and only others.
-		if err := greet(t, beta, closed); err != nil {
+		if err := greet(t, beta, closed, deadline); err != nil {
 			t.Errorf("the closed port from its own host: %v", err)
 		}
 	}
@@ -71,9 +71,9 @@ func listen(t *testing.T, h *Host, address netip.AddrPort) netip.AddrPort {
 }
 
 // greet dials from inside a host and reads the byte.
-func greet(t *testing.T, from *Host, to netip.AddrPort) error {
+func greet(t *testing.T, from *Host, to netip.AddrPort, within time.Duration) error {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), within)
 	defer cancel()
 	conn, err := from.Dial(ctx, "tcp", to.String())
 	if err != nil {
@@ -129,7 +129,7 @@ func TestAddedAddressIsReached(t *testing.T) {
 	for _, address := range []string{"10.9.0.99", "fd09::99"} {
 		more := netip.MustParseAddr(address)
 		beta.AddAddress(t, more)
-		if err := greet(t, alpha, listen(t, beta, netip.AddrPortFrom(more, Port))); err != nil {
+		if err := greet(t, alpha, listen(t, beta, netip.AddrPortFrom(more, Port)), deadline); err != nil {
 			t.Errorf("%s: %v", address, err)
 		}
 	}

@@ -1,0 +1,84 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+)
+
+// way is a path of a connection's bytes, and the package whose tests show that
+// it works.
+type way struct{ name, shownBy string }
+
+// ways returns the ways in the order in which the daemon prefers them, under
+// the names that it gives them.
+func ways() []way {
+	return []way{
+		{"handover", "oneport/handover"},
+		{"shortcut", "oneport/loader"},
+		{"splice", "oneport/relay"},
+	}
+}
+
+// available says whether a kernel has a path: yes, or why it is off.
+func (p way) available(r kernelResult) string {
+	for _, pkg := range r.packages {
+		if pkg.path != p.shownBy {
+			continue
+		}
+		switch {
+		case len(pkg.faults) > 0:
+			return "**fails**"
+		case len(pkg.skipped) == 0:
+			return "yes"
+		case pkg.passed == 0:
+			return "off: " + pkg.skipped[0].reason
+		}
+		return "in part: " + pkg.skipped[0].reason
+	}
+	return "not tested"
+}
+
+// writeTable writes docs/KERNELS.md.
+func writeTable(w io.Writer, results []kernelResult) error {
+	var text strings.Builder
+	text.WriteString("# Kernels\n\n" +
+		"Written by `make vmtest KERNELS=all TABLE=docs/KERNELS.md`; do not edit. Each line is a boot of that kernel in a virtual\n" +
+		"machine (x86-64, two processors), in which the packages' tests ran. A run passes only if the kernel's log has no BUG,\n" +
+		"WARNING, oops, sanitizer report or stall in it.\n\n")
+	tested := slices.DeleteFunc(ways(), func(p way) bool {
+		return !slices.ContainsFunc(results, func(r kernelResult) bool { return p.available(r) != "not tested" })
+	})
+	header, rule := "| Linux | Debian package |", "| --- | --- |"
+	for _, p := range tested {
+		header += " " + p.name + " |"
+		rule += " --- |"
+	}
+	text.WriteString(header + " tests passed | skipped | kernel's log |\n" + rule + " --- | --- | --- |\n")
+	for _, r := range results {
+		fmt.Fprintf(&text, "| %s | %s |", r.kernel.release, r.kernel.version)
+		for _, p := range tested {
+			fmt.Fprintf(&text, " %s |", p.available(r))
+		}
+		passed, failed, skips := r.count()
+		log := "clean"
+		if len(r.faults) > 0 {
+			log = "**" + r.faults[0] + "**"
+		}
+		fmt.Fprintf(&text, " %d of %d | %d | %s |\n", passed, passed+failed, skips, log)
+	}
+	text.WriteString("\nPackages and their tests:\n\n")
+	for _, pkg := range results[0].packages {
+		fmt.Fprintf(&text, "- `%s`: %d\n", strings.TrimPrefix(pkg.path, "oneport/"), pkg.passed+pkg.failed+len(pkg.skipped))
+	}
+	for _, r := range results {
+		for _, pkg := range r.packages {
+			for _, s := range pkg.skipped {
+				fmt.Fprintf(&text, "- %s: `%s` is skipped: %s\n", r.kernel.release, s.test, s.reason)
+			}
+		}
+	}
+	_, err := io.WriteString(w, text.String())
+	return err
+}
