@@ -1,0 +1,414 @@
+//go:build ignore
+
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+/*
+ * The shortcut: a message that a paired socket sends goes straight to the
+ * other end of its way instead of through TCP, the loopback device and, if
+ * there is one, the relay.
+ *
+ * One rule makes it right: the long way is always there; the short way is
+ * taken only when the long way is empty and the target has room. So the order
+ * of the bytes holds, the kernel's memory is bounded, a full target pushes
+ * back by TCP's own means, and FIN and RST, which always travel the long way,
+ * arrive behind the data. Every message that fails one of the conditions
+ * below is left to TCP (SK_PASS without a redirect).
+ *
+ * Nothing here waits for the daemon, and all of it ends with the sockets.
+ */
+#include "kernel.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_endian.h>
+#include "shortcut.h"
+
+char LICENSE[] SEC("license") = "Dual MIT/GPL";
+
+/* Puts types into the object's BTF, and so into Go, that no map holds. */
+const struct endpoint *described __attribute__((unused));
+const enum form *forms __attribute__((unused));
+const enum kind *kinds __attribute__((unused));
+
+#define RCV_SHUTDOWN 1
+#define SEND_SHUTDOWN 2
+#define TCP_ESTABLISHED 1
+#define TCP_CLOSE_WAIT 8
+#define AF_INET 2
+#define O_NONBLOCK 04000
+#define PAGE 4096 /* the smallest there is; only margins are made of it */
+
+/* Whether the kernel has bpf_rdonly_cast (6.2), by which another socket is
+ * read with plain loads. Set by the loader; else every read is a call. */
+const volatile bool can_cast = false;
+extern void *bpf_rdonly_cast(const void *obj, __u32 btf_id) __ksym __weak;
+
+/* Sockets whose messages the program sees. */
+struct {
+	__uint(type, BPF_MAP_TYPE_SOCKHASH);
+	__uint(max_entries, 65536);
+	__type(key, __u64);
+	__type(value, __u64);
+} senders SEC(".maps");
+
+/* Sockets that may be given messages. To delete one here is how a short way
+ * is shut: no socket has to be at hand for it, only its cookie. */
+struct {
+	__uint(type, BPF_MAP_TYPE_SOCKHASH);
+	__uint(max_entries, 65536);
+	__type(key, __u64);
+	__type(value, __u64);
+} targets SEC(".maps");
+
+/* Targets that are no senders. The kernel forgets what is queued at a socket
+ * with its last entry in any map, and fails a redirect that is underway: so
+ * the entry in `targets` must never be the only one. */
+struct {
+	__uint(type, BPF_MAP_TYPE_SOCKHASH);
+	__uint(max_entries, 65536);
+	__type(key, __u64);
+	__type(value, __u64);
+} keepers SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct route);
+} routes SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct counts);
+} counters SEC(".maps");
+
+/* Sockets that the loader wants described: the few that it is about to pair.
+ * The iterator walks this map and not the host's sockets. */
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, __u32);
+} stage SEC(".maps");
+
+/* Reads a member of a socket that is not the program's own, anew each time:
+ * its owner changes it meanwhile, on another CPU. */
+#define SEE(into, member)                                                   \
+	do {                                                                \
+		if (can_cast)                                               \
+			(into) = *(volatile typeof(member) *)&(member);     \
+		else                                                        \
+			bpf_core_read(&(into), sizeof(into), &(member));    \
+	} while (0)
+
+/* Reads what no cast makes readable: a plain number behind a pointer. */
+#define PEEK(into, pointer) bpf_probe_read_kernel(&(into), sizeof(into), pointer)
+
+/* The target of a route. It may have been freed, and be another socket by now.
+ * What is read from it then is nonsense, and does no harm: it only counts if
+ * the redirect finds the target in `targets` afterwards, by a cookie that is
+ * never given twice. A socket found there was there during the reads. */
+static __always_inline struct tcp_sock *target_of(const struct route *route)
+{
+	if (can_cast)
+		return bpf_rdonly_cast((void *)route->target, bpf_core_type_id_kernel(struct tcp_sock));
+	return (struct tcp_sock *)route->target;
+}
+
+/* Whether the pair is too young. A reader that was just between two code paths
+ * of the kernel when its socket came into the map must have gone on. */
+static __always_inline bool settles(const struct route *route)
+{
+	return bpf_ktime_get_ns() < route->begin;
+}
+
+/* Whether S has shut down sending. The kernel's sockmap code would not look. */
+static __always_inline bool stopped_sending(const struct sock *s)
+{
+	return s->sk_shutdown & SEND_SHUTDOWN;
+}
+
+/* Whether R has shut down receiving. */
+static __always_inline bool stopped_receiving(const struct sock *r)
+{
+	__u8 shutdown = RCV_SHUTDOWN;
+
+	SEE(shutdown, r->sk_shutdown);
+	return shutdown & RCV_SHUTDOWN;
+}
+
+/* Whether C cannot be sent on: not connected, shut down, or broken. */
+static __always_inline bool stopped_transmitting(const struct sock *c)
+{
+	__u8 shutdown = SEND_SHUTDOWN, state = 0;
+	int err = 1;
+
+	SEE(state, c->__sk_common.skc_state);
+	SEE(shutdown, c->sk_shutdown);
+	SEE(err, c->sk_err);
+	return (state != TCP_ESTABLISHED && state != TCP_CLOSE_WAIT) || (shutdown & SEND_SHUTDOWN) || err;
+}
+
+/* Whether every byte that S sent the long way has been read from R. What went
+ * the short way is in neither number. Through a relay the two connections
+ * count from different beginnings, delta apart. */
+static __always_inline bool ahead_unread(const struct route *route, const struct tcp_sock *s, const struct tcp_sock *r)
+{
+	__u32 copied = 0;
+
+	SEE(copied, r->copied_seq);
+	return copied != s->write_seq + route->delta;
+}
+
+/* Whether every byte that S sent the long way has been written to C by the
+ * relay. C's number holds the short bytes as well, S's does not. */
+static __always_inline bool ahead_unwritten(const struct route *route, const struct counts *counts,
+					    const struct tcp_sock *s, const struct tcp_sock *c)
+{
+	__u32 written = 0;
+
+	SEE(written, c->write_seq);
+	return written - s->write_seq != route->delta + (__u32)counts->short_bytes;
+}
+
+/* Whether n more bytes would be too many for R's reader. One message is always
+ * taken by an empty R, or large ones would never go the short way. The
+ * automatic limit leaves room for the window that R already offers to TCP. */
+static __always_inline bool reader_full(const struct route *route, const struct tcp_sock *tcp, const struct sock *r, __u32 n)
+{
+	__u32 limit = route->limit, window = 0;
+	int waiting = 0, buffer = 0;
+
+	SEE(waiting, r->sk_backlog.rmem_alloc.counter);
+	if (waiting <= 0)
+		return false;
+	if (!limit) {
+		SEE(buffer, r->sk_rcvbuf);
+		SEE(window, tcp->rcv_wnd);
+		limit = (__u32)buffer / 4;
+		if ((__u32)buffer > window && (__u32)buffer - window > limit)
+			limit = (__u32)buffer - window;
+	}
+	return (__u64)waiting + n > limit;
+}
+
+/* Whether C's send buffer has no room for n bytes and what the kernel adds to
+ * them. The sender would sleep in the kernel, non-blocking or not. */
+static __always_inline bool transmitter_full(const struct sock *c, __u32 n)
+{
+	int buffer = 0, queued = 0, room;
+
+	SEE(buffer, c->sk_sndbuf);
+	SEE(queued, c->sk_wmem_queued);
+	room = buffer - queued - PAGE;
+	room -= room >> 4;
+	return room < 0 || (__u32)room < n;
+}
+
+/* Whether R's reader may sleep inside the kernel. A blocking read is given a
+ * spurious EAGAIN there, MSG_WAITALL and SO_RCVLOWAT do not see short bytes. */
+static __always_inline bool reader_blocks(const struct sock *r)
+{
+	struct socket *socket = 0;
+	struct file *file = 0;
+	unsigned int flags = 0;
+	int low = 0;
+
+	SEE(socket, r->sk_socket);
+	if (!socket)
+		return true;
+	SEE(file, socket->file);
+	if (!file)
+		return true;
+	SEE(flags, file->f_flags);
+	SEE(low, r->sk_rcvlowat);
+	return !(flags & O_NONBLOCK) || low > 1;
+}
+
+/* Whether the control group of R, or one above it, has no room for n bytes. */
+static __always_inline bool group_short(const struct sock *r, __u32 n)
+{
+	struct mem_cgroup *group = 0;
+	struct page_counter *counter;
+
+	if (!bpf_core_field_exists(r->sk_memcg))
+		return false;
+	bpf_core_read(&group, sizeof(group), &r->sk_memcg);
+	/* Newer kernels keep flags in the lowest bits. */
+	group = (struct mem_cgroup *)((unsigned long)group & ~7UL);
+	if (!group)
+		return false;
+	counter = &group->memory;
+	for (int depth = 0; depth < 8 && counter; depth++) {
+		struct page_counter *parent = 0;
+		unsigned long max = 0;
+		long usage = 0;
+
+		bpf_core_read(&usage, sizeof(usage), &counter->usage.counter);
+		bpf_core_read(&max, sizeof(max), &counter->max);
+		bpf_core_read(&parent, sizeof(parent), &counter->parent);
+		if ((unsigned long)usage + n / PAGE + 64 > max)
+			return true;
+		counter = parent;
+	}
+	return false;
+}
+
+/* Whether the kernel could refuse R the memory for n bytes. It fails the send
+ * with ENOMEM then, where TCP waits: below the low threshold never, above it
+ * if it is under pressure or would come to be. */
+static __always_inline bool memory_short(const struct sock *r, __u32 n)
+{
+	struct proto *proto = 0;
+	long *allocated = 0, *thresholds = 0;
+	unsigned long *pressure = 0;
+	long pages = 0, threshold[2] = {};
+	unsigned long pressed = 1;
+	int forward = 0;
+
+	SEE(proto, r->__sk_common.skc_prot);
+	if (!proto)
+		return true;
+	bpf_core_read(&allocated, sizeof(allocated), &proto->memory_allocated);
+	bpf_core_read(&thresholds, sizeof(thresholds), &proto->sysctl_mem);
+	PEEK(pages, allocated);
+	PEEK(threshold, thresholds);
+	pages += n / PAGE + 1;
+	if (pages > threshold[0]) {
+		bpf_core_read(&pressure, sizeof(pressure), &proto->memory_pressure);
+		PEEK(pressed, pressure);
+		if (pressed || pages > threshold[1])
+			return true;
+	}
+	/* What R has been granted already asks nobody. */
+	SEE(forward, r->sk_forward_alloc);
+	return forward < (int)n && group_short(r, n);
+}
+
+/* Every condition but the last, which is that the redirect finds the target.
+ * Returns the counter of the reason to go the long way, or none. */
+static __always_inline __u64 *obstacle(struct route *route, struct counts *counts, struct tcp_sock *s, __u32 n)
+{
+	struct tcp_sock *tcp;
+	struct sock *r;
+
+	if (stopped_sending(&s->inet_conn.icsk_inet.sk))
+		return &counts->closing;
+	if (settles(route))
+		return &counts->settling;
+	tcp = target_of(route);
+	r = &tcp->inet_conn.icsk_inet.sk;
+	if (route->form == EGRESS) {
+		if (stopped_transmitting(r))
+			return &counts->closing;
+		if (ahead_unwritten(route, counts, s, tcp))
+			return &counts->busy;
+		if (transmitter_full(r, n))
+			return &counts->full;
+	} else {
+		if (stopped_receiving(r))
+			return &counts->closing;
+		if (ahead_unread(route, s, tcp))
+			return &counts->busy;
+		if (reader_full(route, tcp, r, n))
+			return &counts->full;
+		if (reader_blocks(r))
+			return &counts->blocks;
+	}
+	if (memory_short(r, n))
+		return &counts->pressure;
+	return 0;
+}
+
+SEC("sk_msg")
+int shortcut(struct sk_msg_md *msg)
+{
+	struct bpf_sock *sk = msg->sk;
+	struct counts *counts;
+	struct route *route;
+	struct tcp_sock *s;
+	__u32 n = msg->size;
+	__u64 *reason, cookie;
+
+	if (!sk)
+		return SK_PASS;
+	route = bpf_sk_storage_get(&routes, sk, 0, 0);
+	counts = bpf_sk_storage_get(&counters, sk, 0, 0);
+	s = bpf_skc_to_tcp_sock(sk);
+	if (!route || !counts || !s)
+		return SK_PASS;
+
+	reason = obstacle(route, counts, s, n);
+	if (!reason) {
+		cookie = route->target_cookie;
+		if (bpf_msg_redirect_hash(msg, &targets, &cookie, route->form == EGRESS ? 0 : BPF_F_INGRESS) == SK_PASS) {
+			counts->short_messages++;
+			counts->short_bytes += n;
+			return SK_PASS;
+		}
+		reason = &counts->gone;
+	}
+	++*reason;
+	counts->long_messages++;
+	counts->long_bytes += n;
+	return SK_PASS;
+}
+
+/* Whether bytes that came the short way wait at a socket that is in a map. */
+static __always_inline bool has_queued(const struct sock *sk)
+{
+	/* The lowest bits are flags. */
+	struct sk_psock *psock = (struct sk_psock *)((unsigned long)sk->sk_user_data & ~7UL);
+	struct list_head *first = 0;
+
+	if (!psock)
+		return false;
+	bpf_core_read(&first, sizeof(first), &psock->ingress_msg.next);
+	return first && first != &psock->ingress_msg;
+}
+
+/* Describes the sockets of one map: those on the stage, or all that have a
+ * route. It takes no reference and no lock of a socket. */
+SEC("iter/bpf_sk_storage_map")
+int describe(struct bpf_iter__bpf_sk_storage_map *ctx)
+{
+	struct endpoint e = {};
+	struct counts *counts;
+	struct route *route;
+	struct tcp_sock *tcp;
+	struct sock *sk = ctx->sk;
+
+	if (!sk)
+		return 0;
+	tcp = bpf_skc_to_tcp_sock(sk);
+	if (!tcp)
+		return 0;
+	e.cookie = sk->__sk_common.skc_cookie.counter;
+	e.address = (__u64)tcp;
+	e.inode = sk->__sk_common.skc_net.net->ns.inum;
+	e.write_seq = tcp->write_seq;
+	e.snd_una = tcp->snd_una;
+	e.rcv_nxt = tcp->rcv_nxt;
+	e.copied_seq = tcp->copied_seq;
+	e.rmem = sk->sk_backlog.rmem_alloc.counter;
+	e.queued = has_queued(sk);
+	e.family = sk->__sk_common.skc_family;
+	e.local_port = sk->__sk_common.skc_num;
+	e.remote_port = bpf_ntohs(sk->__sk_common.skc_dport);
+	e.state = sk->__sk_common.skc_state;
+	if (e.family == AF_INET) {
+		__builtin_memcpy(e.local, &sk->__sk_common.skc_rcv_saddr, 4);
+		__builtin_memcpy(e.remote, &sk->__sk_common.skc_daddr, 4);
+	} else {
+		bpf_core_read(e.local, 16, &sk->__sk_common.skc_v6_rcv_saddr);
+		bpf_core_read(e.remote, 16, &sk->__sk_common.skc_v6_daddr);
+	}
+	route = bpf_sk_storage_get(&routes, sk, 0, 0);
+	if (route)
+		e.route = *route;
+	counts = bpf_sk_storage_get(&counters, sk, 0, 0);
+	if (counts)
+		e.counts = *counts;
+	bpf_seq_write(ctx->meta->seq, &e, sizeof(e));
+	return 0;
+}
