@@ -378,8 +378,8 @@ int describe(struct bpf_iter__bpf_sk_storage_map *ctx)
 	struct tcp_sock *tcp;
 	struct sock *sk = ctx->sk;
 
-	if (!sk)
-		return 0;
+	if (!sk || !sk->sk_socket)
+		return 0; /* closed by its owner; the rest is TCP's */
 	tcp = bpf_skc_to_tcp_sock(sk);
 	if (!tcp)
 		return 0;

@@ -6,7 +6,6 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/cilium/ebpf/btf"
 	"golang.org/x/sys/unix"
 )
 
@@ -39,7 +38,7 @@ var capabilities = [...]struct {
 func Requirements(pins string) []Requirement {
 	var list []Requirement
 	kernel := Requirement{Name: "kernel", Detail: release(), Remedy: "Linux 6.1 or later with CONFIG_DEBUG_INFO_BTF"}
-	if _, err := btf.LoadKernelSpec(); err == nil {
+	if _, err := os.Stat("/sys/kernel/btf/vmlinux"); err == nil {
 		kernel.Met = true
 	} else {
 		kernel.Detail += ", type information: " + err.Error()

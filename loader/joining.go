@@ -124,6 +124,8 @@ func (j *joining) install() (err error) {
 		switch {
 		case errors.Is(err, unix.EBUSY):
 			return ErrBusy
+		case errors.Is(err, unix.EOPNOTSUPP):
+			return unsuitable("it has closed meanwhile")
 		case errors.Is(err, unix.E2BIG):
 			return fmt.Errorf("map of sockets full: %w", err)
 		case err != nil:

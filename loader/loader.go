@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/link"
 
 	"oneport/bpf"
@@ -59,7 +58,8 @@ type Loader struct {
 }
 
 // Load loads the programs, tries them on loopback connections of its own, and
-// pins them. It takes some ten milliseconds. An error that is ErrNotSupported
+// pins them. It takes some hundred milliseconds, most of
+// them to read the kernel's types. An error that is ErrNotSupported
 // says that this host cannot have the shortcut, why, and the remedy.
 func Load(o Options) (_ *Loader, err error) {
 	if o.Settle == 0 {
@@ -71,10 +71,10 @@ func Load(o Options) (_ *Loader, err error) {
 	l := &Loader{options: o}
 	defer func() {
 		if err != nil {
-			l.discard()
+			err = errors.Join(err, l.discard())
 		}
 	}()
-	if err := l.load(!o.WithoutCast && haveCast()); err != nil {
+	if err := l.load(!o.WithoutCast); err != nil {
 		return nil, err
 	}
 	taken, err := l.takeOver()
@@ -111,24 +111,13 @@ func (l *Loader) load(cast bool) error {
 	}
 	err = spec.LoadAndAssign(&l.objects, nil)
 	if err != nil && cast {
-		// Having bpf_rdonly_cast is not all it takes: calls of kernel
-		// functions need the JIT.
+		// The kernel has no bpf_rdonly_cast, or no JIT to call it from.
 		return l.load(false)
 	}
 	if err != nil {
 		return &UnsupportedError{What: "the kernel takes the programs not", Remedy: "Linux 6.1 or later, with BTF", Err: err}
 	}
 	return nil
-}
-
-// haveCast tells whether the kernel has bpf_rdonly_cast.
-func haveCast() bool {
-	kernel, err := btf.LoadKernelSpec()
-	if err != nil {
-		return false
-	}
-	var cast *btf.Func
-	return kernel.TypeByName("bpf_rdonly_cast", &cast) == nil
 }
 
 // attach makes the program see the messages of whatever comes into senders.

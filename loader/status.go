@@ -44,7 +44,7 @@ type Status struct {
 	Ways []Way // of one or both directions
 }
 
-// List returns the pairs whose sockets live, also those made by another process
+// List returns the pairs whose sockets are held by anyone, also those made by another process
 // that has pinned at the same place, and those that were taken out. It walks
 // once over them, some microseconds each, and takes no lock.
 func (l *Loader) List() ([]Status, error) {

@@ -2,6 +2,7 @@ package loader
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -55,10 +56,13 @@ func (t *trial) close() {
 
 // connect returns the two ends of a connection.
 func (t *trial) connect() (a, b *net.TCPConn, err error) {
-	listener, err := net.ListenTCP("tcp4", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	var config net.ListenConfig
+	config.SetMultipathTCP(false) // which Go's listeners speak by default
+	listening, err := config.Listen(context.Background(), "tcp4", "127.0.0.1:0")
 	if err != nil {
 		return nil, nil, err
 	}
+	listener := listening.(*net.TCPListener)
 	defer listener.Close()
 	deadline := time.Now().Add(patience)
 	if err := listener.SetDeadline(deadline); err != nil {

@@ -1,0 +1,216 @@
+package loader_test
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"net"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"oneport/loader"
+	"oneport/relay"
+)
+
+// BenchmarkShortcut compares connections with and without a pair, side by side:
+// every iteration is a round in which each does the same work, in changing order.
+// It reports the medians, and the median of the rounds' ratios of speed (above 1:
+// the pair is faster) and of CPU time of the whole process (below 1: cheaper):
+//
+//	go test -run '^$' -bench BenchmarkShortcut -benchtime 7x ./loader
+func BenchmarkShortcut(b *testing.B) {
+	loads := []struct {
+		name, unit string
+		run        func(b *testing.B, client, node *net.TCPConn) float64
+	}{
+		{"bulk", "MB/s", func(b *testing.B, client, node *net.TCPConn) float64 { return bulk(b, node, client) }},
+		{"bulk both ways", "MB/s", func(b *testing.B, client, node *net.TCPConn) float64 {
+			start := time.Now()
+			var back sync.WaitGroup
+			back.Go(func() { bulk(b, client, node) })
+			bulk(b, node, client)
+			back.Wait()
+			return 2 * bulkBytes / 1e6 / time.Since(start).Seconds()
+		}},
+		{"round trip 64 B", "trips/s", roundTrips},
+	}
+	for _, kind := range []loader.Kind{loader.Direct, loader.Through, loader.Outward} {
+		for _, load := range loads {
+			b.Run(kind.String()+"/"+load.name, func(b *testing.B) { compare(b, kind, load.unit, load.run) })
+		}
+	}
+}
+
+func compare(b *testing.B, kind loader.Kind, unit string, run func(*testing.B, *net.TCPConn, *net.TCPConn) float64) {
+	l := load(b, limit(4<<20))
+	var speeds, costs [2][]float64 // without, with
+	var speed, cost []float64
+	var short, long uint64
+	for round := range b.N {
+		for turn := range 2 {
+			with := (turn + round) % 2
+			c := benched(b, l, kind, with == 1)
+			before := cpu()
+			speeds[with] = append(speeds[with], run(b, c.client, c.node))
+			costs[with] = append(costs[with], cpu()-before)
+			if with == 1 {
+				n := counts(b, l, c.node)
+				short, long = short+n.ShortBytes, long+n.LongBytes
+			}
+			c.close()
+		}
+		speed = append(speed, speeds[1][round]/speeds[0][round])
+		cost = append(cost, costs[1][round]/costs[0][round])
+	}
+	b.ReportMetric(0, "ns/op")
+	b.ReportMetric(median(speeds[0]), "without-"+unit)
+	b.ReportMetric(median(speeds[1]), "with-"+unit)
+	b.ReportMetric(median(speed), "ratio")
+	b.ReportMetric(median(cost), "cpu-ratio")
+	b.ReportMetric(100*float64(short)/float64(max(short+long, 1)), "short-%")
+}
+
+type benchConn struct {
+	client, node *net.TCPConn
+	close        func()
+}
+
+// benched connects, with a relay where the kind has one, and pairs if asked.
+func benched(b *testing.B, l *loader.Loader, kind loader.Kind, pair bool) benchConn {
+	client, c := connect(b, "tcp4")
+	node := c
+	var over sync.WaitGroup
+	if kind == loader.Direct {
+		if pair {
+			if _, err := l.Pair(client, node); err != nil {
+				b.Fatal(err)
+			}
+		}
+	} else {
+		var n *net.TCPConn
+		n, node = connect(b, "tcp4")
+		if pair {
+			r := loader.Relay{Client: c, Node: n}
+			var err error
+			if kind == loader.Through {
+				_, err = l.PairThrough(client, node, r)
+			} else {
+				_, err = l.PairOutward(node, r)
+			}
+			if err != nil {
+				b.Fatal(err)
+			}
+		}
+		over.Go(func() { relay.Join(context.Background(), c, n, relay.Options{}) })
+	}
+	return benchConn{client, node, func() {
+		client.Close()
+		node.Close()
+		over.Wait()
+	}}
+}
+
+const bulkBytes = 1 << 30
+
+// bulk sends bulkBytes, of which each block is looked at, and returns MB/s.
+func bulk(b *testing.B, from, to *net.TCPConn) float64 {
+	start := time.Now()
+	var sender sync.WaitGroup
+	defer sender.Wait()
+	block := pattern()[:256<<10]
+	sender.Go(func() {
+		for range bulkBytes / len(block) {
+			if _, err := from.Write(block); err != nil {
+				b.Error(err)
+				return
+			}
+		}
+	})
+	got := make([]byte, 256<<10)
+	for offset := 0; offset < bulkBytes; {
+		n, err := to.Read(got[:min(len(got), bulkBytes-offset)])
+		if err != nil {
+			b.Error(err)
+			return 0
+		}
+		place := offset % len(block)
+		if first := min(n, 16, len(block)-place); !bytes.Equal(got[:first], block[place:place+first]) {
+			b.Errorf("wrong bytes after %d", offset)
+			return 0
+		}
+		offset += n
+	}
+	return bulkBytes / 1e6 / time.Since(start).Seconds()
+}
+
+func roundTrips(b *testing.B, client, node *net.TCPConn) float64 {
+	const trips = 20_000
+	message := pattern()[:64]
+	var echo sync.WaitGroup
+	defer echo.Wait()
+	echo.Go(func() {
+		buffer := make([]byte, len(message))
+		for range trips {
+			if _, err := io.ReadFull(node, buffer); err != nil {
+				b.Error(err)
+				return
+			}
+			if _, err := node.Write(buffer); err != nil {
+				b.Error(err)
+				return
+			}
+		}
+	})
+	start := time.Now()
+	answer := make([]byte, len(message))
+	for range trips {
+		if _, err := client.Write(message); err != nil {
+			b.Error(err)
+			break
+		}
+		if _, err := io.ReadFull(client, answer); err != nil || !bytes.Equal(answer, message) {
+			b.Errorf("wrong answer, or %v", err)
+			break
+		}
+	}
+	return trips / time.Since(start).Seconds()
+}
+
+// BenchmarkJoin measures what a pair costs to make.
+func BenchmarkJoin(b *testing.B) {
+	l := load(b)
+	for b.Loop() {
+		b.StopTimer()
+		client, node := connect(b, "tcp4")
+		b.StartTimer()
+		if _, err := l.Pair(client, node); err != nil {
+			b.Fatal(err)
+		}
+		b.StopTimer()
+		client.SetLinger(0)
+		client.Close()
+		node.Close()
+		b.StartTimer()
+	}
+}
+
+// cpu returns the CPU time of this process in seconds.
+func cpu() float64 {
+	var u unix.Rusage
+	// It cannot fail for this process.
+	_ = unix.Getrusage(unix.RUSAGE_SELF, &u)
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano()).Seconds()
+}
+
+func median(values []float64) float64 {
+	sorted := slices.Sorted(slices.Values(values))
+	middle := len(sorted) / 2
+	if len(sorted)%2 == 1 {
+		return sorted[middle]
+	}
+	return (sorted[middle-1] + sorted[middle]) / 2
+}
