@@ -247,8 +247,11 @@ func TestStreamsArriveWhole(t *testing.T) {
 	for _, kind := range []loader.Kind{loader.Direct, loader.Through, loader.Outward} {
 		for _, buffer := range []int{0, 16 << 10, 64 << 10} {
 			for _, w := range writers {
-				for _, r := range readers {
+				for i, r := range readers {
 					turn++
+					if scale(t) == 1 && (turn+turn/len(readers))%len(readers) != i {
+						continue // one reader for each writer is a minute's run
+					}
 					shape := shapes[turn%len(shapes)]
 					size := size
 					if shape.largest <= 100 {
@@ -279,7 +282,7 @@ func TestStreamsArriveWhole(t *testing.T) {
 
 // Pairs come and go while streams run over them.
 func TestPairsComeAndGoUnderTraffic(t *testing.T) {
-	l := load(t, func(o *loader.Options) { o.Settle = time.Millisecond })
+	l := load(t)
 	for _, kind := range []loader.Kind{loader.Direct, loader.Through, loader.Outward} {
 		t.Run(kind.String(), func(t *testing.T) {
 			a := arrange(t, kind, "tcp4", 0)
@@ -289,11 +292,11 @@ func TestPairsComeAndGoUnderTraffic(t *testing.T) {
 				t.Fatal(err)
 			}
 			a.start()
-			size := int64(32<<20) * int64(scale(t))
+			size := int64(16<<20) * int64(scale(t))
 			done := make(chan struct{})
 			go func() {
 				defer close(done)
-				exchange(t, a.client, a.node, writers[0], readers[0], shape{20_000, true}, 7, size)
+				exchange(t, a.client, a.node, writers[0], readers[0], shape{4000, true}, 7, size)
 			}()
 			cycles := 0
 			for running := true; running; {
@@ -311,12 +314,12 @@ func TestPairsComeAndGoUnderTraffic(t *testing.T) {
 				select {
 				case <-done:
 					running = false
-				case <-time.After(2 * time.Millisecond):
+				case <-time.After(time.Millisecond):
 				}
 			}
 			c := counts(t, l, a.node)
 			t.Logf("%d cycles; %d messages short, %d long", cycles, c.ShortMessages, c.LongMessages)
-			if cycles == 0 || c.ShortMessages == 0 || c.Long.Gone+c.Long.Settling == 0 {
+			if cycles == 0 || c.ShortMessages == 0 || c.Long.Gone == 0 {
 				t.Errorf("%d cycles, %+v", cycles, c)
 			}
 		})

@@ -57,7 +57,7 @@ func load(t testing.TB, options ...func(*loader.Options)) *loader.Loader {
 	}
 	l, err := loader.Load(o)
 	if errors.Is(err, loader.ErrNotSupported) && kernelBefore(6, 1) {
-		t.Skip(err)
+		t.Skipf("needs Linux 6.1: %v", err)
 	}
 	if err != nil {
 		t.Fatal(err)

@@ -343,7 +343,7 @@ func TestUnsuitableSocketsAreRefused(t *testing.T) {
 		}
 		defer b.Close()
 		if is, _ := a.(*net.TCPConn).MultipathTCP(); !is {
-			t.Skip("this kernel has no MPTCP")
+			t.Skip("needs Linux 5.6, and it with MPTCP")
 		}
 		return l.Pair(a.(*net.TCPConn), b.(*net.TCPConn))
 	})
