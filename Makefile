@@ -4,7 +4,7 @@ FUZZTIME ?= 60s
 KERNELS ?= 6.1,6.12
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build erlang test vmtest check fuzz bench interop demo clean
+.PHONY: help deps build generate erlang test vmtest check fuzz bench interop demo clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -15,11 +15,16 @@ deps: ## install what is missing, by apt (Debian 12, as root)
 build: ## bin/oneport, one static binary
 	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)' -o bin/oneport ./cmd/oneport
 
+generate: ## the kernel programs, from their C sources (clang-19)
+	go generate ./bpf
+
 erlang: ## the OTP application, beams in erlang/ebin
 	@$(MAKE) --no-print-directory -C erlang
 
-check: ## formatting and vet
+check: ## formatting, vet, and whether the generated is up to date
 	@test -z "$$(gofmt -l .)" || { echo 'gofmt would change:'; gofmt -l .; exit 1; }
+	@before=$$(sha256sum bpf/*_bpfe?.*) && $(MAKE) --no-print-directory generate && \
+	  test "$$before" = "$$(sha256sum bpf/*_bpfe?.*)" || { echo 'bpf/ was not generated from its sources; it is now'; exit 1; }
 	go vet ./...
 
 test: deps build erlang check ## every test, with the race detector (root: network namespaces)
@@ -41,6 +46,7 @@ bench: ## the relay against io.Copy, handover against relay and direct, EPMD aga
 	go test -run '^$$' -bench . -benchtime 9x ./relay
 	go test -run '^$$' -bench . -benchtime 1x ./internal/e2e
 	go test -run '^$$' -bench . ./epmd
+	go test -run '^$$' -bench Shortcut -benchtime 7x ./loader
 
 # With OTP on the command line only these releases, and the table stays as it is.
 interop: ## OTP 23 to 29 and RabbitMQ, ejabberd, ...: docs/COMPATIBILITY.md (OTP="25 27": these only)
