@@ -40,6 +40,7 @@ type end struct {
 	conn   syscall.Conn
 	role   role
 	cookie uint64
+	before bpf.ShortcutEndpoint // described a moment before seen
 	seen   bpf.ShortcutEndpoint
 	route  bpf.ShortcutRoute
 	target bool // somebody's route leads here
@@ -82,18 +83,22 @@ func (j *joining) look() (err error) {
 		}
 		defer e.control(func(fd int32) error { return stage.Delete(fd) })
 	}
-	err = j.loader.each(j.loader.staged, func(seen *bpf.ShortcutEndpoint) {
-		for _, e := range j.ends {
-			if e.cookie == seen.Cookie {
-				e.seen = *seen
+	// Twice: two sockets are not described at the same moment, and a busy
+	// connection has moved between the one and the other.
+	for range 2 {
+		err = j.loader.each(j.loader.staged, func(seen *bpf.ShortcutEndpoint) {
+			for _, e := range j.ends {
+				if e.cookie == seen.Cookie {
+					e.before, e.seen = e.seen, *seen
+				}
 			}
+		})
+		if err != nil {
+			return err
 		}
-	})
-	if err != nil {
-		return err
 	}
 	for _, e := range j.ends {
-		if e.seen.Cookie == 0 {
+		if e.before.Cookie == 0 {
 			return errors.New("kernel does not describe the socket")
 		}
 	}

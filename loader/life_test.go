@@ -198,7 +198,9 @@ func TestTenThousandPairs(t *testing.T) {
 		times[part] = time.Since(start) / time.Duration(pairs/10)
 	}
 	t.Logf("%d pairs, time of a join by tenths: %v", pairs, times)
-	if last := min(times[8], times[9]); last > time.Millisecond {
+	// A virtual machine without acceleration needs more than a millisecond from
+	// the first one on.
+	if last := min(times[8], times[9]); last > max(time.Millisecond, 3*times[0]) {
 		t.Errorf("a join took %v with %d pairs there", last, pairs)
 	}
 	start := time.Now()

@@ -76,7 +76,7 @@ func (l *Loader) Pair(a, b syscall.Conn) (*Pair, error) {
 		if err := j.look(); err != nil {
 			return err
 		}
-		if !peers(a.seen, b.seen) {
+		if !peers(a, b) {
 			return ErrNotPeers
 		}
 		a.send(b, ingress, 0)
@@ -100,7 +100,7 @@ func (l *Loader) PairThrough(client, node syscall.Conn, r Relay) (*Pair, error) 
 		if err := j.look(); err != nil {
 			return err
 		}
-		if !peers(a.seen, c.seen) || !peers(b.seen, n.seen) {
+		if !peers(a, c) || !peers(b, n) {
 			return ErrNotPeers
 		}
 		a.send(b, ingress, n.seen.WriteSeq-(c.seen.CopiedSeq-r.ToNode))
@@ -123,7 +123,7 @@ func (l *Loader) PairOutward(node syscall.Conn, r Relay) (*Pair, error) {
 		if err := j.look(); err != nil {
 			return err
 		}
-		if !peers(b.seen, n.seen) {
+		if !peers(b, n) {
 			return ErrNotPeers
 		}
 		// The client's number counts short bytes too, also those of a pair
@@ -221,11 +221,16 @@ func (p *Pair) queued() (queued bool, err error) {
 // peers tells whether two sockets are the ends of one connection, by the
 // numbers of the bytes that each has sent and the other has received. Addresses
 // would not tell: between namespaces they may be translated.
-func peers(a, b bpf.ShortcutEndpoint) bool {
-	within := func(from, to bpf.ShortcutEndpoint) bool {
-		return to.RcvNxt-from.SndUna <= from.WriteSeq-from.SndUna
+//
+// What has arrived is never less than what was known as acknowledged a look
+// earlier, and never more than what has been written a look later. In between the
+// connection may have moved on.
+func peers(a, b *end) bool {
+	within := func(from, to *end) bool {
+		moved := to.seen.RcvNxt - to.before.RcvNxt
+		return from.seen.WriteSeq-to.before.RcvNxt <= from.seen.WriteSeq-from.before.SndUna+moved
 	}
-	return a.Cookie != b.Cookie && within(a, b) && within(b, a)
+	return a.cookie != b.cookie && within(a, b) && within(b, a)
 }
 
 // now is the time by the clock that the programs use.
