@@ -309,7 +309,7 @@ func (v view) visit(ctx context.Context, e end, f func(p *process, number int) e
 	for _, p := range v.processes {
 		if number, ok := p.remembered(e.Inode); ok {
 			if err := f(p, number); !elsewhere(err) {
-				return err
+				return orMissing(err)
 			}
 		}
 	}
@@ -336,15 +336,23 @@ func (v view) visit(ctx context.Context, e end, f func(p *process, number int) e
 		}
 		switch {
 		case errors.Is(err, fs.ErrPermission):
-			denied = sysPtrace.missing(err)
+			denied = err // somebody else may have it
 		case err != nil && !elsewhere(err):
 			return err
 		}
 	}
 	if denied != nil {
-		return denied
+		return orMissing(denied)
 	}
 	return ErrNotBEAM
+}
+
+// orMissing says what is missing of an error that forbids to look at a process.
+func orMissing(err error) error {
+	if errors.Is(err, fs.ErrPermission) {
+		return sysPtrace.missing(err)
+	}
+	return err
 }
 
 // elsewhere tells whether an error means that the socket is to be looked for in

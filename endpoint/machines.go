@@ -127,7 +127,7 @@ func (m *machines) walk() error {
 			return err
 		case errors.Is(err, fs.ErrPermission):
 			hidden = err
-		case err != nil && !errors.Is(err, errNoBEAM) && !errors.Is(err, fs.ErrNotExist):
+		case err != nil && !elsewhere(err):
 			return fmt.Errorf("getting to know process %d: %w", pid, err)
 		}
 	}

@@ -21,7 +21,7 @@ type process struct {
 	// number. What is read of /proc/PID is only believed if it was alive
 	// afterwards, or if what was read proves right.
 	pidfd     *os.File
-	namespace *namespace // where it is; set by the set of BEAMs
+	namespace *namespace // where it is; machines sets it
 
 	// table is the descriptors that were seen last. It does not change.
 	table atomic.Pointer[table]
@@ -64,13 +64,11 @@ func openProcess(pid int) (*process, error) {
 
 // check makes sure that the process is a BEAM at this moment.
 func (p *process) check() error {
-	if err := checkProgram(p.pid); err != nil {
-		return err
-	}
+	err := checkProgram(p.pid)
 	if !p.alive() {
 		return errNoBEAM // and what was looked at may have been another one
 	}
-	return nil
+	return err
 }
 
 // checkProgram makes sure that whoever has this number runs a BEAM. The link is
@@ -100,10 +98,14 @@ func procPath(pid int, name string) string { return "/proc/" + strconv.Itoa(pid)
 func (p *process) alive() bool {
 	return control(p.pidfd, func(fd int) error {
 		poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-		if n, err := unix.Poll(poll, 0); n != 0 || err != nil {
+		n, err := unix.Poll(poll, 0)
+		for err == unix.EINTR { // a signal is enough, although nothing is waited for
+			n, err = unix.Poll(poll, 0)
+		}
+		if n > 0 {
 			return errNoBEAM
 		}
-		return nil
+		return err
 	}) == nil
 }
 

@@ -29,10 +29,7 @@ type Socket struct {
 // suitable.
 func take(p *process, number int, e end) (*Socket, error) {
 	fd, err := p.duplicate(number)
-	switch {
-	case errors.Is(err, unix.EPERM):
-		return nil, sysPtrace.missing(fmt.Errorf("pidfd_getfd of process %d: %w", p.pid, err))
-	case err != nil:
+	if err != nil {
 		return nil, fmt.Errorf("pidfd_getfd of process %d: %w", p.pid, err)
 	}
 	err = verify(fd, e)

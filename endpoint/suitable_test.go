@@ -127,3 +127,63 @@ func TestADuplicate(t *testing.T) {
 		t.Error("a closed duplicate is not closed")
 	}
 }
+
+// What is remembered of a process is not believed: its descriptors may be others
+// by now.
+func TestADescriptorThatIsAnotherOneByNow(t *testing.T) {
+	h, f := world(t), finder(t)
+	a, peerOfA, local, remote := pair(t, unix.AF_INET, unix.IPPROTO_TCP, ipv4())
+	defer unix.Close(peerOfA)
+	b, peerOfB, _, _ := pair(t, unix.AF_INET, unix.IPPROTO_TCP, ipv4())
+	defer unix.Close(peerOfB)
+	nonblocking(t, a)
+	nonblocking(t, b)
+	want := cookie(t, a)
+	p := hold(t, h, exec.Command(program(t, "beam.smp")), a, b)
+	find := func() {
+		t.Helper()
+		s, err := f.End(t.Context(), local, remote, p.Pid())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		if got := cookieOf(t, s); got != want {
+			t.Errorf("a socket with cookie %d, want %d", got, want)
+		}
+	}
+	find()
+	v, err := f.machines.view(nil) // with who is known
+	if err != nil {
+		t.Fatal(err)
+	}
+	known, err := v.find(local, remote)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, process := range v.processes {
+		if process.pid == p.Pid() {
+			process.table.Store(&table{{3, 0}, {4, known.Inode}})
+		}
+	}
+	find()
+
+	s, err := f.End(t.Context(), local, remote)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	for what, other := range map[string]func(*end){
+		"inode":   func(e *end) { e.Inode++ },
+		"cookie":  func(e *end) { e.Cookie++ },
+		"address": func(e *end) { e.remote = e.local },
+	} {
+		e := known
+		other(&e)
+		if err := control(s, func(fd int) error { return verify(fd, e) }); !errors.Is(err, errStale) {
+			t.Errorf("another %s: %v, want %v", what, err, errStale)
+		}
+	}
+	if err := control(s, func(fd int) error { return verify(fd, known) }); err != nil {
+		t.Error(err)
+	}
+}
