@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"oneport/relay"
+	"oneport/shortcut"
 )
 
 // State is where a connection stands:
@@ -72,7 +73,7 @@ type Conn struct {
 // Info is a connection's record as it stands, in the form that the control
 // socket gives out.
 type Info struct {
-	ID            uint64   `json:"id"`
+	ID            uint64   `json:"id"`   // 0 if it was an earlier daemon's
 	Peer          string   `json:"peer"` // address:port
 	Node          string   `json:"node"`
 	Protocol      Protocol `json:"protocol"`
@@ -83,6 +84,8 @@ type Info struct {
 	State         State    `json:"state"`
 	AgeS          float64  `json:"age_s"`         // seconds since it was accepted
 	TCP           *TCPInfo `json:"tcp,omitempty"` // of a connection that was handed over
+
+	Shortcut *shortcut.Usage `json:"shortcut,omitempty"` // of one that has, or had, a short way
 }
 
 // TCPInfo is what the kernel tells of a connection that the daemon does not

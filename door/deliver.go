@@ -54,7 +54,7 @@ func (d *Door) deliver(ctx context.Context, c *Conn, name string, a asker, taken
 	if granted {
 		a = grantedAsker{a}
 	}
-	d.join(ctx, c, node, a, reg.Highest, taken, why)
+	d.join(ctx, c, node, a, reg.Highest, taken, why, d.shortcut(c))
 }
 
 // unreachable refuses a client whose node neither took nor accepted its
@@ -119,8 +119,8 @@ func dialTCP(ctx context.Context, addr string) (*net.TCPConn, error) {
 }
 
 // join says yes to the client and relays until the connection is over. why
-// says why it is relayed at all.
-func (d *Door) join(ctx context.Context, c *Conn, node *net.TCPConn, a asker, version uint16, taken []byte, why string) {
+// says why it is relayed at all; short, which may be nil, makes a way past that.
+func (d *Door) join(ctx context.Context, c *Conn, node *net.TCPConn, a asker, version uint16, taken []byte, why string, short shortener) {
 	if err := d.grant(c, a, version); err != nil {
 		node.Close()
 		c.ends("closed by the client")
@@ -130,9 +130,13 @@ func (d *Door) join(ctx context.Context, c *Conn, node *net.TCPConn, a asker, ve
 	result := relay.Join(ctx, c.tcp, node, relay.Options{
 		Prefix:   taken,
 		Counters: &c.bytes,
+		Shortcut: short,
 		OnPath: func(path relay.Path, worse string) {
-			if worse == "" {
+			switch {
+			case worse == "":
 				worse = why
+			case why != "":
+				worse = why + "; " + worse
 			}
 			c.takes(Relayed, path, worse)
 		},
@@ -150,7 +154,7 @@ func (d *Door) forward(ctx context.Context, c *Conn, want upgrade.Decision, take
 		d.refuse(c, upgradeAsker{}, causeOf(refusal), refusal)
 		return
 	}
-	d.join(ctx, c, node, upgradeAsker{}, version, taken, "the node is on another host")
+	d.join(ctx, c, node, upgradeAsker{}, version, taken, "the node is on another host", nil)
 }
 
 func (d *Door) reach(ctx context.Context, local netip.AddrPort, want upgrade.Decision) (*net.TCPConn, uint16, error) {

@@ -62,6 +62,7 @@ type Options struct {
 	Aliases       []Alias               // further names of nodes; their targets may be registered later
 	Forward       []upgrade.Pattern     // other hosts that requests are forwarded to
 	Web           *url.URL              // web server for other HTTP requests; nil: 404
+	Shortcut      Shortcut              // gives connections a short way; nil: none
 	MaxHeader     int                   // bytes
 	HeaderTimeout time.Duration
 	MaxConns      int
@@ -379,6 +380,7 @@ func (d *Door) Connections() []Info {
 			infos = append(infos, i)
 		}
 	}
+	infos = d.addUsage(infos)
 	sortInfos(infos)
 	return infos
 }

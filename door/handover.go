@@ -184,6 +184,7 @@ func (d *Door) handedOver(h *handed) {
 	if full {
 		d.followHanded()
 	}
+	d.shorten(h)
 }
 
 // followHanded asks the kernel for every connection that was handed over, and

@@ -20,6 +20,7 @@ type Stats struct {
 	Handovers     map[string]uint64   `json:"handovers"` // offers to nodes, by protocol and result
 	BytesToNode   uint64              `json:"bytes_to_node"`
 	BytesToClient uint64              `json:"bytes_to_client"`
+	Shortcut      string              `json:"shortcut"` // on and its mode, or off and why
 }
 
 // Cause is why a connection was refused, in a few words that can be counted.
@@ -75,6 +76,10 @@ func (d *Door) Stats() Stats {
 	st := Stats{
 		UptimeS: age(d.started), Draining: d.draining.Load(), Nodes: d.registry.Len(),
 		Open: map[State]int{}, Protocols: map[Protocol]uint64{}, Paths: map[string]uint64{}, Refused: map[Cause]uint64{}, Handovers: map[string]uint64{},
+	}
+	st.Shortcut = "off"
+	if d.o.Shortcut != nil {
+		st.Shortcut = d.o.Shortcut.State()
 	}
 	for _, a := range d.Addrs() {
 		st.Listen = append(st.Listen, a.String())

@@ -25,7 +25,7 @@ type daemon struct {
 func serve(t *testing.T, program string, h *hosts.Host) *daemon {
 	t.Helper()
 	d := &daemon{host: h, program: program, control: filepath.Join(h.Dir, "control.sock"), node: filepath.Join(h.Dir, "node.sock")}
-	args := []string{"serve", "--control", d.control, "--node-socket", d.node, "--log-format", "json", "--log-level", "debug", "--drain", "0s"}
+	args := []string{"serve", "--control", d.control, "--node-socket", d.node, "--log-format", "json", "--log-level", "debug", "--drain", "0s", "--shortcut", "off"}
 	var last netip.AddrPort
 	for _, address := range []netip.Addr{h.IPv4, h.IPv6, netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()} {
 		last = netip.AddrPortFrom(address, hosts.Port)

@@ -26,8 +26,11 @@ type Path string
 
 // The paths, better ones first.
 const (
-	Splice Path = "splice" // from socket to socket in the kernel, through a pipe
-	Copy   Path = "copy"   // by read(2) and write(2) through a buffer
+	// Shortcut is past the relay, from the sender's socket to the receiver's. The
+	// relay goes on under it, and moves what does not go that way.
+	Shortcut Path = "shortcut"
+	Splice   Path = "splice" // from socket to socket in the kernel, through a pipe
+	Copy     Path = "copy"   // by read(2) and write(2) through a buffer
 )
 
 // Reason is why a joined connection ended.
@@ -59,6 +62,12 @@ type Options struct {
 	Prefix []byte
 	// Counters, if not nil, is counted in.
 	Counters *Counters
+	// Shortcut, if not nil, is called once before the first byte is moved, which
+	// waits for it, and may make a way past the relay. taken is the length of
+	// Prefix. When that way opens or shuts, and why it does not open or was shut,
+	// is said by changed, until stop returns, which is called at the end and must
+	// not be nil.
+	Shortcut func(ctx context.Context, client, node *net.TCPConn, taken int, changed func(open bool, why string)) (stop func())
 	// Best is the best path to try; empty means the best there is.
 	Best Path
 	// OnPath, if not nil, is called with the path and with why it is not a
@@ -121,6 +130,9 @@ func Join(ctx context.Context, client, node *net.TCPConn, o Options) Result {
 
 	stop := context.AfterFunc(ctx, func() { r.end(Cancelled, context.Cause(ctx)) })
 	defer stop()
+	if o.Shortcut != nil && (o.Best == "" || o.Best == Shortcut) {
+		defer o.Shortcut(ctx, client, node, len(o.Prefix), r.shorten)()
+	}
 	var toClient sync.WaitGroup
 	toClient.Go(func() { r.run(r.node, r.client, &counters.ToClient, nil) })
 	r.run(r.client, r.node, &counters.ToNode, o.Prefix)
@@ -136,8 +148,10 @@ type relay struct {
 	onPath       func(Path, string)
 
 	mu     sync.Mutex
-	path   Path
-	why    string
+	path   Path   // Splice or Copy
+	why    string // not a better one than that
+	short  bool   // there is a way past it
+	long   string // why not
 	ended  bool
 	reason Reason
 	err    error
@@ -188,7 +202,8 @@ func (r *relay) end(reason Reason, err error) {
 func (r *relay) result() Result {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return Result{Path: r.path, Why: r.why, Reason: r.reason, Err: r.err}
+	path, why := r.shown()
+	return Result{Path: path, Why: why, Reason: r.reason, Err: r.err}
 }
 
 // choosePath finds the best path that works here, before the first byte.
@@ -220,9 +235,36 @@ func (r *relay) setPath(path Path, why string) {
 	}
 	r.path, r.why = path, why
 	r.copying.Store(path == Copy)
-	if r.onPath != nil {
-		r.onPath(path, why)
+	r.tell()
+}
+
+// shorten records that there is a way past the relay, or why there is none.
+func (r *relay) shorten(open bool, why string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.short, r.long = open, why
+	r.tell()
+}
+
+// tell reports the path. r.mu is held.
+func (r *relay) tell() {
+	if r.onPath != nil && !r.ended {
+		r.onPath(r.shown())
 	}
+}
+
+// shown returns the path that most of the bytes take, and why not a better one.
+// r.mu is held.
+func (r *relay) shown() (Path, string) {
+	switch {
+	case r.short:
+		return Shortcut, ""
+	case r.long == "":
+		return r.path, r.why
+	case r.why == "":
+		return r.path, "shortcut: " + r.long
+	}
+	return r.path, r.why + "; shortcut: " + r.long
 }
 
 // take returns an empty vessel of the relay's path.

@@ -28,10 +28,15 @@ func newConnections(e *env) *cobra.Command {
 				fmt.Fprintln(e.stdout, "no connections are open")
 				return nil
 			}
-			t := newTable(e, "ID", "PEER", "NODE", "PROTOCOL", "PATH", "TO NODE", "TO CLIENT", "STATE", "AGE", "WHY")
+			t := newTable(e, "ID", "PEER", "NODE", "PROTOCOL", "PATH", "SHORT", "TO NODE", "TO CLIENT", "STATE", "AGE", "WHY")
 			for _, i := range conns {
-				t.row(strconv.FormatUint(i.ID, 10), i.Peer, dash(i.Node), string(i.Protocol), dash(i.Path),
-					humanBytes(i.BytesToNode), humanBytes(i.BytesToClient), string(i.State), humanAge(i.AgeS), dash(i.Why))
+				id := "-" // of an earlier daemon's
+				if i.ID != 0 {
+					id = strconv.FormatUint(i.ID, 10)
+				}
+				short, why := shortOf(i)
+				t.row(id, i.Peer, dash(i.Node), string(i.Protocol), dash(i.Path), dash(short),
+					humanBytes(i.BytesToNode), humanBytes(i.BytesToClient), string(i.State), humanAge(i.AgeS), dash(why))
 			}
 			return t.flush()
 		},
@@ -39,6 +44,25 @@ func newConnections(e *env) *cobra.Command {
 	daemon.flag(c)
 	jsonFlag(c, &asJSON)
 	return c
+}
+
+// shortOf returns the share of bytes that went the short way, and why not a
+// better path was taken, with the messages that went the long one by the reason.
+func shortOf(i door.Info) (share, why string) {
+	if i.Shortcut == nil {
+		return "", i.Why
+	}
+	if s, ok := i.Shortcut.Share(); ok {
+		share = strconv.Itoa(int(100*s)) + "%"
+	}
+	why = i.Why
+	if long := i.Shortcut.Long().String(); long != "" {
+		if why != "" {
+			why += "; "
+		}
+		why += "long way: " + long
+	}
+	return share, why
 }
 
 func dash(s string) string {

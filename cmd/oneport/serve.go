@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -19,6 +20,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"oneport/door"
+	"oneport/loader"
+	"oneport/shortcut"
 	"oneport/upgrade"
 )
 
@@ -31,6 +34,7 @@ const defaultNodeSocket = "/run/oneport/node.sock"
 type serveFlags struct {
 	listen, hosts, addresses, own, aliases, allow, discoverFrom, forward []string
 	advertise, web, control, nodeSocket, logLevel, logFormat             string
+	shortcut, pins                                                       string
 	drain, headerTimeout                                                 time.Duration
 	maxHeader, maxConns, maxPerSource                                    int
 }
@@ -62,6 +66,8 @@ It takes the place of OTP's epmd, which must not run on the same port. Without
 	fl.StringVar(&f.nodeSocket, "node-socket", defaultNodeSocket, "`PATH` of the socket by which nodes take descriptors; empty: none can")
 	fl.StringArrayVar(&f.own, "own", nil, "`NAME=UID`: user who may take descriptors for a node, in place of the one who registered it (repeatable)")
 	fl.StringArrayVar(&f.aliases, "alias", nil, "`ALIAS=TARGET`: further name of a node; TARGET is its name, or its full name NAME@HOST (repeatable)")
+	fl.StringVar(&f.shortcut, "shortcut", string(shortcut.Auto), "connections that go past TCP in the kernel: `auto|off|all` (auto: those that gain)")
+	fl.StringVar(&f.pins, "pins", loader.Pins, "`DIR` on a bpffs where what the kernel does for them is pinned, to outlive the daemon")
 	fl.StringVar(&f.control, "control", defaultControl, "`PATH` of the control socket")
 	fl.DurationVar(&f.drain, "drain", 5*time.Second, "how long open connections are waited for at the end, `DURATION`")
 	fl.IntVar(&f.maxHeader, "max-header", door.DefaultMaxHeader, "longest request header, in `BYTES`")
@@ -143,6 +149,10 @@ func (f *serveFlags) options() (door.Options, error) {
 		o.Forward = append(o.Forward, p)
 	}
 	switch {
+	case !slices.Contains(shortcut.Modes[:], shortcut.Mode(f.shortcut)):
+		return o, fmt.Errorf("--shortcut %q: expected auto, off or all", f.shortcut)
+	case f.shortcut != string(shortcut.Off) && !filepath.IsAbs(f.pins):
+		return o, fmt.Errorf("--pins %q: expected an absolute path on a bpffs, as in %s", f.pins, loader.Pins)
 	case f.control == "" || f.control[0] == '@' || len(f.control) > maxControlPath:
 		return o, fmt.Errorf("--control %q: expected a path of up to %d bytes, as in %s", f.control, maxControlPath, defaultControl)
 	case f.drain < 0:
@@ -243,6 +253,15 @@ func serve(ctx context.Context, e *env, f *serveFlags) error {
 			return failed(fmt.Errorf("making the node socket's directory: %w; choose another path with --node-socket", err))
 		}
 	}
+	// Before the first listener: who is served from the start gets the same as
+	// those later.
+	short := shortcut.Open(shortcut.Options{Mode: shortcut.Mode(f.shortcut), Pins: f.pins, Log: o.Log})
+	defer func() {
+		if err := short.Close(); err != nil {
+			o.Log.WithError(err).Warn("letting go of the shortcut")
+		}
+	}()
+	o.Shortcut = short
 	d, err := door.Open(ctx, o)
 	if err != nil {
 		return failed(err)

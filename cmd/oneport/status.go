@@ -51,6 +51,7 @@ func newStatus(e *env) *cobra.Command {
 			t.row("by path", counts(s.Paths))
 			t.row("handovers", counts(s.Handovers))
 			t.row("refused", counts(s.Refused))
+			t.row("shortcut", s.Shortcut)
 			t.row("bytes", humanBytes(s.BytesToNode)+" to nodes, "+humanBytes(s.BytesToClient)+" to clients")
 			return t.flush()
 		},

@@ -26,7 +26,8 @@ type daemon struct {
 }
 
 // serve runs the daemon on a host, at the open port of all its addresses, with
-// more flags. It must end in order with the test, and without having found a
+// more flags. It has no shortcut unless they say so: the hosts here are all on
+// one kernel. It must end in order with the test, and without having found a
 // data race in itself.
 func serve(t *testing.T, h *hosts.Host, flags ...string) *daemon {
 	t.Helper()
@@ -47,7 +48,7 @@ func oneport(ctx context.Context, h *hosts.Host, args ...string) *exec.Cmd {
 func (d *daemon) start(t *testing.T) {
 	t.Helper()
 	loopback := []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()}
-	args := []string{"serve", "--control", d.control, "--node-socket", d.node, "--log-format", "json", "--log-level", "debug", "--drain", "0s"}
+	args := []string{"serve", "--control", d.control, "--node-socket", d.node, "--log-format", "json", "--log-level", "debug", "--drain", "0s", "--shortcut", "off"}
 	var last netip.AddrPort
 	for _, address := range append([]netip.Addr{d.host.IPv4, d.host.IPv6}, loopback...) {
 		last = netip.AddrPortFrom(address, hosts.Port)

@@ -29,7 +29,7 @@ func newWorld(b *testing.B) *world {
 	dir := b.TempDir()
 	w := &world{b, freeAddr(b), filepath.Join(dir, "node.sock")}
 	daemon := exec.Command(program, "serve", "--listen", w.addr, "--control", filepath.Join(dir, "control.sock"),
-		"--node-socket", w.socket, "--log-level", "error", "--drain", "0s")
+		"--node-socket", w.socket, "--log-level", "error", "--drain", "0s", "--shortcut", "off")
 	daemon.Stderr = os.Stderr
 	if err := daemon.Start(); err != nil {
 		b.Fatal(err)

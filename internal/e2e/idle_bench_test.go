@@ -34,7 +34,7 @@ func BenchmarkIdle(b *testing.B) {
 		}
 		defer node.Close()
 		addr := freeAddr(b)
-		daemon := exec.Command(binary, "serve", "--listen", addr, "--control", filepath.Join(b.TempDir(), "control.sock"), "--node-socket", "", "--log-level", "error", "--drain", "0s")
+		daemon := exec.Command(binary, "serve", "--listen", addr, "--control", filepath.Join(b.TempDir(), "control.sock"), "--node-socket", "", "--log-level", "error", "--drain", "0s", "--shortcut", "off")
 		daemon.Stderr = os.Stderr
 		if err := daemon.Start(); err != nil {
 			b.Fatal(err)

@@ -1,0 +1,111 @@
+package door
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"slices"
+
+	"oneport/relay"
+	"oneport/shortcut"
+)
+
+// Shortcut gives connections a short way in the kernel, as *shortcut.Service
+// does. Whatever fails there harms no connection.
+type Shortcut interface {
+	// Relayed is asked for the short way of a connection that is about to be
+	// relayed.
+	Relayed(ctx context.Context, c shortcut.Connection, client, node *net.TCPConn, taken int, changed shortcut.Changed) (stop func())
+	// Handed is asked for that of a connection whose node has it.
+	Handed(c shortcut.Connection, changed shortcut.Changed)
+	// Report says what goes the short way.
+	Report(isNode func(netip.AddrPort) bool) (of map[uint64]shortcut.Usage, others []shortcut.Usage, err error)
+	// State says whether there is any, or why not.
+	State() string
+}
+
+// shortener is what a relay calls for its short way.
+type shortener = func(ctx context.Context, client, node *net.TCPConn, taken int, changed func(open bool, why string)) (stop func())
+
+// shortcut returns what makes a short way for a connection, or nil.
+func (d *Door) shortcut(c *Conn) shortener {
+	if d.o.Shortcut == nil {
+		return nil
+	}
+	return func(ctx context.Context, client, node *net.TCPConn, taken int, changed func(bool, string)) func() {
+		return d.o.Shortcut.Relayed(ctx, c.known(), client, node, taken, changed)
+	}
+}
+
+// shorten asks for the short way of a connection that was handed over.
+func (d *Door) shorten(h *handed) {
+	if d.o.Shortcut == nil {
+		return
+	}
+	d.o.Shortcut.Handed(h.known(), func(open bool, why string) {
+		if open {
+			h.takes(HandedOver, relay.Shortcut, "")
+			return
+		}
+		if why != "" {
+			why = "shortcut: " + why
+		}
+		h.takes(HandedOver, Handover, why)
+	})
+}
+
+func (c *Conn) known() shortcut.Connection {
+	return shortcut.Connection{ID: c.id, Peer: c.peer, Local: c.local, ThisHost: c.thisHost}
+}
+
+// addUsage adds to the records what went the short way, and the connections that
+// go on from an earlier daemon.
+func (d *Door) addUsage(infos []Info) []Info {
+	if d.o.Shortcut == nil {
+		return infos
+	}
+	of, others, err := d.o.Shortcut.Report(d.isNode)
+	if err != nil {
+		d.log.WithError(err).Warn("asking what goes the short way")
+	}
+	for i := range infos {
+		if u, ok := of[infos[i].ID]; ok {
+			infos[i].use(u)
+		}
+	}
+	for _, u := range others {
+		i := Info{Peer: u.Client.String(), Node: d.nodeAt(u.Node), Protocol: Unknown, Path: string(Handover), State: HandedOver}
+		if u.Open {
+			i.Path = string(relay.Shortcut)
+		}
+		i.use(u)
+		infos = append(infos, i)
+	}
+	return infos
+}
+
+// use adds what went the short way to what went the long one.
+func (i *Info) use(u shortcut.Usage) {
+	i.Shortcut = &u
+	i.BytesToClient += u.ToClient.ShortBytes
+	// Outward, the relay itself writes to the node, and counts all of it.
+	if u.Kind != "outward" {
+		i.BytesToNode += u.ToNode.ShortBytes
+	}
+}
+
+// isNode tells whether clients connect to this address: it is the door's, or a
+// node's of this host.
+func (d *Door) isNode(a netip.AddrPort) bool {
+	return d.nodeAt(a) != "" || slices.ContainsFunc(d.Addrs(), func(l netip.AddrPort) bool { return l.Port() == a.Port() })
+}
+
+// nodeAt returns the name of the node that listens on a port, or nothing.
+func (d *Door) nodeAt(a netip.AddrPort) string {
+	for _, reg := range d.registry.All() {
+		if reg.Port == a.Port() {
+			return reg.Name
+		}
+	}
+	return ""
+}
