@@ -11,12 +11,13 @@ import (
 	"golang.org/x/sys/unix"
 
 	"oneport/door"
+	"oneport/loader"
 )
 
 // typed is serve's command line with nothing wrong in it.
 func typed() serveFlags {
 	return serveFlags{
-		listen: []string{"127.0.0.1:4369"}, control: defaultControl, advertise: "door",
+		listen: []string{"127.0.0.1:4369"}, control: defaultControl, advertise: "door", shortcut: "auto", pins: loader.Pins,
 		headerTimeout: time.Second, maxHeader: door.DefaultMaxHeader, maxConns: 100, maxPerSource: 10,
 	}
 }
@@ -54,12 +55,14 @@ func TestFlagsBecomeTheDoorsOptions(t *testing.T) {
 
 func TestWrongValuesNameTheirFlag(t *testing.T) {
 	for flag, set := range map[string]func(*serveFlags){
-		"--listen":  func(f *serveFlags) { f.listen = []string{"127.0.0.1:epmd"} },
-		"--host":    func(f *serveFlags) { f.hosts = []string{""} },
-		"--address": func(f *serveFlags) { f.addresses = []string{"b=127.0.0.2", "c=::ffff:127.0.0.2"} },
-		"--alias":   func(f *serveFlags) { f.aliases = []string{"www"} },
-		"--web":     func(f *serveFlags) { f.web = "ftp://127.0.0.1" },
-		"--control": func(f *serveFlags) { f.control = "/" + strings.Repeat("x", maxControlPath) },
+		"--listen":   func(f *serveFlags) { f.listen = []string{"127.0.0.1:epmd"} },
+		"--host":     func(f *serveFlags) { f.hosts = []string{""} },
+		"--address":  func(f *serveFlags) { f.addresses = []string{"b=127.0.0.2", "c=::ffff:127.0.0.2"} },
+		"--alias":    func(f *serveFlags) { f.aliases = []string{"www"} },
+		"--web":      func(f *serveFlags) { f.web = "ftp://127.0.0.1" },
+		"--shortcut": func(f *serveFlags) { f.shortcut = "on" },
+		"--pins":     func(f *serveFlags) { f.pins = "oneport" },
+		"--control":  func(f *serveFlags) { f.control = "/" + strings.Repeat("x", maxControlPath) },
 	} {
 		f := typed()
 		set(&f)
