@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -23,6 +24,7 @@ type daemon struct {
 	control string   // the path of its control socket
 	node    string   // the path of the socket by which nodes take descriptors
 	flags   []string // beside those that every daemon has
+	within  []string // a command that runs the daemon's, if not empty
 }
 
 // serve runs the daemon on a host, at the open port of all its addresses, with
@@ -38,7 +40,12 @@ func serve(t *testing.T, h *hosts.Host, flags ...string) *daemon {
 
 // oneport is a command line of oneport on a host.
 func oneport(ctx context.Context, h *hosts.Host, args ...string) *exec.Cmd {
-	command := h.Command(ctx, program, args...)
+	return run(ctx, h, append([]string{program}, args...))
+}
+
+// run is a command line on a host that leads to oneport.
+func run(ctx context.Context, h *hosts.Host, line []string) *exec.Cmd {
+	command := h.Command(ctx, line[0], line[1:]...)
 	// Where the program looks for data races, it would wait a second at its end.
 	command.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=0")
 	return command
@@ -54,7 +61,8 @@ func (d *daemon) start(t *testing.T) {
 		last = netip.AddrPortFrom(address, hosts.Port)
 		args = append(args, "--listen", last.String())
 	}
-	process := d.host.Start(t, oneport(context.Background(), d.host, append(args, d.flags...)...))
+	line := append(append([]string{program}, args...), d.flags...)
+	process := d.host.Start(t, run(context.Background(), d.host, append(slices.Clone(d.within), line...)))
 	d.Process = process
 	t.Cleanup(func() {
 		select {

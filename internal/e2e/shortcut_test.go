@@ -5,21 +5,23 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"oneport/door"
 	"oneport/internal/hosts"
 )
 
-// serveShort is serve with the shortcut, and its pins on a bpffs of the host's
-// own, which is gone with it.
-func serveShort(t *testing.T, h *hosts.Host, mode string, flags ...string) *daemon {
+// short makes the daemon's flags those of the shortcut, with its pins on a bpffs
+// of the host's own, which is gone with it.
+func short(t testing.TB, h *hosts.Host, mode string) []string {
 	t.Helper()
 	fs := filepath.Join(h.Dir, "bpf")
-	command := "mkdir -p " + fs + " && mount -t bpf bpf " + fs
-	if out, err := h.Command(t.Context(), "sh", "-c", command).CombinedOutput(); err != nil {
+	if out, err := h.Command(t.Context(), "sh", "-c", "mkdir -p "+fs+" && mount -t bpf bpf "+fs).CombinedOutput(); err != nil {
 		t.Fatalf("mounting a bpffs: %v\n%s", err, out)
 	}
-	return serve(t, h, append([]string{"--shortcut", mode, "--pins", filepath.Join(fs, "oneport")}, flags...)...)
+	return []string{"--shortcut", mode, "--pins", filepath.Join(fs, "oneport")}
 }
 
 // connection waits until there is one connection to a node that takes a path.
@@ -59,7 +61,7 @@ func TestShortcutBetweenNamespaces(t *testing.T) {
 	made := hosts.New(t, "alpha", "beta")
 	alpha, beta := made[0], made[1]
 	serve(t, alpha)
-	d := serveShort(t, beta, "auto")
+	d := serve(t, beta, short(t, beta, "auto")...)
 	var stock, taking *hosts.Node
 	together(t,
 		func() { stock = beta.Erl(t, "stock", alone()) },
@@ -109,4 +111,274 @@ func transfer(t *testing.T, a, b *hosts.Node, megabytes int) {
 	if want := fmt.Sprintf("{%d,true,%[1]d,true}", megabytes<<20); got != want {
 		t.Errorf("%s, want %s", got, want)
 	}
+}
+
+// shortMessages returns how many messages of a connection went the short way.
+func shortMessages(c door.Info) uint64 {
+	return c.Shortcut.ToNode.ShortMessages + c.Shortcut.ToClient.ShortMessages
+}
+
+// chat makes a node call another one, often, one call after the other.
+func chat(t *testing.T, a, b *hosts.Node, calls int) {
+	t.Helper()
+	got := a.Eval(t, fmt.Sprintf(`lists:usort([rpc:call('%s', erlang, abs, [-N]) =:= N || N <- lists:seq(1, %d)])`, b.Name, calls))
+	if got != "[true]" {
+		t.Fatalf("%d calls: %s", calls, got)
+	}
+}
+
+// settle makes two nodes talk until what they say goes the short way, and returns
+// the record of their connection then.
+func (d *daemon) settle(t *testing.T, a, b *hosts.Node, node string) (c door.Info) {
+	t.Helper()
+	eventually(t, "the first short message", func() bool {
+		chat(t, a, b, 10)
+		c = d.connection(t, node, "shortcut")
+		return c.Shortcut.ToNode.ShortMessages > 0 && c.Shortcut.ToClient.ShortMessages > 0
+	})
+	return c
+}
+
+// What nodes do to each other works over a pair as it does without: many callers
+// at once, a process and a node that do not read, and every way to end a
+// connection.
+func TestShortcutCarriesWhatNodesDo(t *testing.T) {
+	made := hosts.New(t, "alpha", "beta")
+	alpha, beta := made[0], made[1]
+	serve(t, alpha)
+	d := serve(t, beta, short(t, beta, "auto")...)
+	for _, kind := range []struct {
+		name   string
+		option hosts.Option
+	}{{"through", alone()}, {"direct", withApplication(d)}} {
+		t.Run(kind.name, func(t *testing.T) {
+			name := kind.name
+			var a, b *hosts.Node
+			together(t,
+				func() { a = alpha.Erl(t, "a"+name, alone()) },
+				func() { b = beta.Erl(t, name, kind.option) },
+			)
+			if name == "direct" {
+				d.ready(t, b)
+			}
+			wantPong(t, a, b)
+			d.connection(t, name, "shortcut")
+
+			// A hundred processes, each with calls of its own, answers of 1 to
+			// some thousand bytes.
+			got := a.Eval(t, fmt.Sprintf(`
+				Me = self(),
+				Call = fun(N) ->
+					There = rand:bytes(N),
+					There =:= rpc:call('%s', erlang, binary_part, [<<There/binary, 0>>, 0, N])
+				end,
+				Callers = [spawn(fun() -> Me ! {self(), lists:all(Call, [C + 37 * I || I <- lists:seq(1, 50)])} end) || C <- lists:seq(1, 100)],
+				lists:usort([receive {C, Well} -> Well end || C <- Callers])`, b.Name))
+			if got != "[true]" {
+				t.Errorf("a hundred callers: %s", got)
+			}
+
+			// A process that is suspended while a hundred megabytes are sent to
+			// it gets them all, and in order.
+			got = a.Eval(t, fmt.Sprintf(`
+				Me = self(),
+				Reader = spawn('%s', erlang, apply, [fun() ->
+					Sum = fun Sum(S) -> receive {N, Data} -> Sum(erlang:md5_update(S, [<<N:32>>, Data])); stop -> Me ! {sum, erlang:md5_final(S)} end end,
+					receive begin_now -> Sum(erlang:md5_init()) end
+				end, []]),
+				true = rpc:call('%[1]s', erlang, apply, [fun() ->
+					Keeper = self(),
+					spawn(fun() -> erlang:suspend_process(Reader), Keeper ! kept, receive after 1000 -> erlang:resume_process(Reader) end end),
+					receive kept -> true end
+				end, []]),
+				Reader ! begin_now,
+				Data = rand:bytes(1 bsl 20),
+				Sent = lists:foldl(fun(N, S) -> Reader ! {N, Data}, erlang:md5_update(S, [<<N:32>>, Data]) end, erlang:md5_init(), lists:seq(1, 100)),
+				Reader ! stop,
+				receive {sum, Got} -> Got =:= erlang:md5_final(Sent) end`, b.Name))
+			if got != "true" {
+				t.Errorf("a suspended process: %s", got)
+			}
+
+			// So does a node that stands still, and its peer waits for it.
+			a.Eval(t, fmt.Sprintf(`register('sender to %[1]s', spawn(fun() ->
+				Data = rand:bytes(1 bsl 16),
+				Whole = lists:all(fun(_) -> erlang:md5(Data) =:= rpc:call('%[1]s', erlang, md5, [Data]) end, lists:seq(1, 500)),
+				receive {tell, Whom} -> Whom ! {whole, Whole} end
+			end))`, b.Name))
+			b.Signal(unix.SIGSTOP)
+			time.Sleep(2 * time.Second) // that it stands still is the load
+			b.Signal(unix.SIGCONT)
+			if got := a.Eval(t, fmt.Sprintf(`'sender to %s' ! {tell, self()}, receive {whole, Whole} -> Whole end`, b.Name)); got != "true" {
+				t.Errorf("a node that stood still: %s", got)
+			}
+
+			disconnect(t, a, b)
+			d.noConnections(t)
+			wantPong(t, b, a) // the other way round, by alpha's door, which has no shortcut
+			disconnect(t, b, a)
+			wantPong(t, a, b)
+			d.connection(t, name, "shortcut")
+			chat(t, a, b, 200)
+
+			gone := watch(t, b, a)
+			a.Kill()
+			gone(t)
+			d.noConnections(t)
+
+			a = alpha.Erl(t, "again"+name, alone())
+			wantPong(t, a, b)
+			d.connection(t, name, "shortcut")
+			gone = watch(t, a, b)
+			b.Eval(t, "spawn(fun() -> halt() end)")
+			gone(t)
+			d.noConnections(t)
+		})
+	}
+}
+
+// Pairs do not need the daemon: calls go the short way while there is none, and
+// the next one knows them.
+func TestShortcutOutlivesTheDaemon(t *testing.T) {
+	made := hosts.New(t, "alpha", "beta")
+	alpha, beta := made[0], made[1]
+	serve(t, alpha)
+	d := serve(t, beta, short(t, beta, "auto")...)
+	whole := t
+	var a, b *hosts.Node
+	together(t,
+		func() { a = alpha.Erl(t, "a", alone()) },
+		func() { b = beta.Erl(t, "b", withApplication(d)) },
+	)
+	d.ready(t, b)
+	wantPong(t, a, b)
+	before := shortMessages(d.settle(t, a, b, "b"))
+	d.Kill()
+	const calls = 500
+	chat(t, a, b, calls)
+	d.start(whole)
+	listed := func() door.Info {
+		t.Helper()
+		all := d.connections(t)
+		if len(all) != 1 || all[0].ID != 0 || all[0].Path != "shortcut" || all[0].State != door.HandedOver || all[0].Peer == "" {
+			t.Fatalf("the next daemon lists %+v, want the one pair", all)
+		}
+		return all[0]
+	}
+	after := shortMessages(listed())
+	// Each call is a message there and one back.
+	if after < before+2*calls*9/10 {
+		t.Errorf("%d messages went the short way without a daemon, of %d", after-before, 2*calls)
+	}
+	chat(t, a, b, calls)
+	if last := shortMessages(listed()); last < after+2*calls*9/10 {
+		t.Errorf("%d messages went the short way with the next daemon, of %d", last-after, 2*calls)
+	}
+	// What is new is paired as before.
+	eventually(t, "the node to register again", func() bool { return len(d.nodes(t)) == 1 })
+	disconnect(t, a, b)
+	d.noConnections(t)
+	d.ready(t, b)
+	wantPong(t, a, b)
+	d.connection(t, "b", "shortcut")
+}
+
+// On plain loopback a pair gains nothing and auto leaves it; all takes it.
+func TestShortcutModes(t *testing.T) {
+	beta := hosts.New(t, "beta")[0]
+	flags := short(t, beta, "")
+	for _, mode := range []struct{ name, path, why string }{
+		{"auto", "splice", "one network namespace"},
+		{"all", "shortcut", ""},
+		{"off", "splice", ""},
+	} {
+		t.Run(mode.name, func(t *testing.T) {
+			d := serve(t, beta, "--shortcut", mode.name, flags[2], flags[3])
+			var a, b *hosts.Node
+			together(t,
+				func() { a = beta.Erl(t, "a", carrier(), alone()) },
+				func() { b = beta.Erl(t, "b", alone()) },
+			)
+			wantPong(t, a, b)
+			c := d.connection(t, "b", mode.path)
+			if !strings.Contains(c.Why, mode.why) || (mode.why == "") == strings.Contains(c.Why, "shortcut") {
+				t.Errorf("%s by %s because %q", mode.name, c.Path, c.Why)
+			}
+			chat(t, a, b, 100)
+			if state := d.status(t).Shortcut; strings.HasPrefix(state, "on") == (mode.name == "off") {
+				t.Errorf("the daemon says %q", state)
+			}
+		})
+	}
+}
+
+// Without the capability to take hold of a node's socket there is no shortcut.
+// Everything else works, and says why.
+func TestNoShortcutWithoutPtrace(t *testing.T) {
+	made := hosts.New(t, "alpha", "beta")
+	alpha, beta := made[0], made[1]
+	serve(t, alpha)
+	d := &daemon{host: beta, control: filepath.Join(beta.Dir, "control.sock"), node: filepath.Join(beta.Dir, "node.sock"),
+		flags: short(t, beta, "auto"), within: []string{"setpriv", "--bounding-set=-sys_ptrace", "--"}}
+	d.start(t)
+	var a, b *hosts.Node
+	together(t,
+		func() { a = alpha.Erl(t, "a", alone()) },
+		func() { b = beta.Erl(t, "b", alone()) },
+	)
+	wantPong(t, a, b)
+	if c := d.connection(t, "b", "splice"); !strings.Contains(c.Why, "CAP_SYS_PTRACE") {
+		t.Errorf("the reason is %q", c.Why)
+	}
+	if state := d.status(t).Shortcut; !strings.HasPrefix(state, "off: CAP_SYS_PTRACE") {
+		t.Errorf("the daemon says %q", state)
+	}
+	if n := strings.Count(d.Output(), "no shortcut in the kernel"); n != 1 {
+		t.Errorf("logged %d times", n)
+	}
+}
+
+// A client that is on no host of this kernel, as far as the daemon can tell: the
+// node's messages go straight out by the client's socket.
+func TestShortcutToAClientElsewhere(t *testing.T) {
+	made := hosts.New(t, "alpha", "beta")
+	alpha, beta := made[0], made[1]
+	// A BEAM is told by its program's file. This host's has another name.
+	disguise := `
+		set -e
+		bin=$(echo "$(erl -noinput -eval 'io:put_chars(code:root_dir()), halt().')"/erts-*/bin)
+		cp -a "$bin" own
+		mv own/beam.smp own/emulator
+		ln -s emulator own/beam.smp
+		mount --bind own "$bin"`
+	if out, err := alpha.Command(t.Context(), "sh", "-c", disguise).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	serve(t, alpha)
+	d := serve(t, beta, short(t, beta, "auto")...)
+	var a, b *hosts.Node
+	together(t,
+		func() { a = alpha.Erl(t, "a", alone()) },
+		func() { b = beta.Erl(t, "b", alone()) },
+	)
+	wantPong(t, a, b)
+	c := d.connection(t, "b", "shortcut")
+	if c.Shortcut == nil || c.Shortcut.Kind != "outward" {
+		t.Fatalf("%+v", c)
+	}
+	const calls = 500
+	before := shortMessages(d.settle(t, a, b, "b"))
+	chat(t, a, b, calls)
+	if n := shortMessages(d.connection(t, "b", "shortcut")) - before; n < 2*calls*9/10 {
+		t.Errorf("%d messages of %d went the short way", n, 2*calls)
+	}
+	transfer(t, a, b, 50)
+	c = d.oneConnectionTo(t, "b")
+	if c.BytesToNode < 50<<20 || c.BytesToClient < 50<<20 || c.BytesToNode > 60<<20 || c.BytesToClient > 60<<20 {
+		t.Errorf("%d bytes to the node and %d to the client, want 50 MB and little more", c.BytesToNode, c.BytesToClient)
+	}
+	gone := watch(t, b, a)
+	a.Kill()
+	gone(t)
+	d.noConnections(t)
 }
