@@ -25,7 +25,7 @@ const (
 	// Auto gives it to those that gain by it: between the network namespaces of
 	// this host, and from a node here to a client elsewhere.
 	Auto Mode = "auto"
-	// All gives it to whatever is safe, for measuring.
+	// All gives it to whatever is safe, and leaves it there, for measuring.
 	All Mode = "all"
 )
 

@@ -16,9 +16,12 @@ const (
 	// worth judging.
 	minMessages = 100
 	minBytes    = 1 << 20
-	// patience is how many such times in a row, with more bytes long than
-	// short, are enough.
+	// patience is how many such times in a row are enough, in which fewer than
+	// one in minShare bytes went short, and fewer than half of the messages. A
+	// message that goes long costs little more than without a pair, so that a
+	// small part of the bytes, or the calls beside the bulk, are worth it.
 	patience = 3
+	minShare = 8
 	// lookShare is how many times as long as a look took the next one is put
 	// off, at least.
 	lookShare = 100
@@ -56,7 +59,7 @@ func (r *record) judge(ways []loader.Way) (why string) {
 	if did.LongMessages+did.ShortMessages < minMessages && bytes < minBytes {
 		return ""
 	}
-	if did.LongBytes <= did.ShortBytes {
+	if did.ShortBytes*minShare >= bytes || did.ShortMessages >= did.LongMessages {
 		r.bad = 0
 		return ""
 	}
@@ -175,7 +178,7 @@ func (s *Service) look() error {
 			l.state = over
 			delete(s.links, l)
 		case l.state == opened:
-			if why := l.judge(ways); why != "" {
+			if why := l.judge(ways); why != "" && s.o.Mode != All {
 				s.takeOut(l, why)
 			}
 		case l.state == leaving && now.After(l.next):

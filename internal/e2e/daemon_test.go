@@ -31,7 +31,7 @@ type daemon struct {
 // more flags. It has no shortcut unless they say so: the hosts here are all on
 // one kernel. It must end in order with the test, and without having found a
 // data race in itself.
-func serve(t *testing.T, h *hosts.Host, flags ...string) *daemon {
+func serve(t testing.TB, h *hosts.Host, flags ...string) *daemon {
 	t.Helper()
 	d := &daemon{host: h, control: filepath.Join(h.Dir, "control.sock"), node: filepath.Join(h.Dir, "node.sock"), flags: flags}
 	d.start(t)
@@ -52,7 +52,7 @@ func run(ctx context.Context, h *hosts.Host, line []string) *exec.Cmd {
 }
 
 // start starts the daemon, again if it is over.
-func (d *daemon) start(t *testing.T) {
+func (d *daemon) start(t testing.TB) {
 	t.Helper()
 	loopback := []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()}
 	args := []string{"serve", "--control", d.control, "--node-socket", d.node, "--log-format", "json", "--log-level", "debug", "--drain", "0s", "--shortcut", "off"}
@@ -81,7 +81,7 @@ func (d *daemon) start(t *testing.T) {
 }
 
 // stop ends a daemon in order.
-func stop(t *testing.T, daemon *hosts.Process) {
+func stop(t testing.TB, daemon *hosts.Process) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
@@ -92,7 +92,7 @@ func stop(t *testing.T, daemon *hosts.Process) {
 }
 
 // command runs a command that talks to the daemon, and returns what it prints.
-func (d *daemon) command(t *testing.T, args ...string) (output string, err error) {
+func (d *daemon) command(t testing.TB, args ...string) (output string, err error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
@@ -101,7 +101,7 @@ func (d *daemon) command(t *testing.T, args ...string) (output string, err error
 }
 
 // ask runs a command with --json and decodes what it prints into v.
-func (d *daemon) ask(t *testing.T, command string, v any) {
+func (d *daemon) ask(t testing.TB, command string, v any) {
 	t.Helper()
 	output, err := d.command(t, command, "--json")
 	if err != nil {
@@ -113,14 +113,14 @@ func (d *daemon) ask(t *testing.T, command string, v any) {
 }
 
 // connections are the open connections that lead to nodes or to the web.
-func (d *daemon) connections(t *testing.T) (open []door.Info) {
+func (d *daemon) connections(t testing.TB) (open []door.Info) {
 	t.Helper()
 	d.ask(t, "connections", &open)
 	return open
 }
 
 // nodes are the registered nodes by name.
-func (d *daemon) nodes(t *testing.T) map[string]door.NodeInfo {
+func (d *daemon) nodes(t testing.TB) map[string]door.NodeInfo {
 	t.Helper()
 	var list []door.NodeInfo
 	d.ask(t, "nodes", &list)
@@ -132,7 +132,7 @@ func (d *daemon) nodes(t *testing.T) map[string]door.NodeInfo {
 }
 
 // status is what the daemon has done so far.
-func (d *daemon) status(t *testing.T) (stats door.Stats) {
+func (d *daemon) status(t testing.TB) (stats door.Stats) {
 	t.Helper()
 	d.ask(t, "status", &stats)
 	return stats
@@ -141,7 +141,7 @@ func (d *daemon) status(t *testing.T) (stats door.Stats) {
 // oneConnection waits until there is exactly one connection to a node, and
 // returns its record. (The two nodes know of their connection before the
 // daemon's record tells everything.)
-func (d *daemon) oneConnection(t *testing.T, node string) (one door.Info) {
+func (d *daemon) oneConnection(t testing.TB, node string) (one door.Info) {
 	t.Helper()
 	eventually(t, "the one connection to "+node, func() bool {
 		n := 0
@@ -156,7 +156,7 @@ func (d *daemon) oneConnection(t *testing.T, node string) (one door.Info) {
 }
 
 // noConnections waits until all connections are gone.
-func (d *daemon) noConnections(t *testing.T) {
+func (d *daemon) noConnections(t testing.TB) {
 	t.Helper()
 	eventually(t, "the end of all connections", func() bool { return len(d.connections(t)) == 0 })
 }

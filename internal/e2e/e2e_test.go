@@ -101,7 +101,7 @@ func carrierNamed(name string) hosts.Option {
 func alone() hosts.Option { return hosts.Args("-connect_all", "false") }
 
 // together runs functions side by side, which start nodes or talk to them.
-func together(t *testing.T, functions ...func()) {
+func together(t testing.TB, functions ...func()) {
 	t.Helper()
 	var running sync.WaitGroup
 	for _, f := range functions {
@@ -115,7 +115,7 @@ func together(t *testing.T, functions ...func()) {
 }
 
 // eventually waits for a condition.
-func eventually(t *testing.T, what string, condition func() bool) {
+func eventually(t testing.TB, what string, condition func() bool) {
 	t.Helper()
 	for end := time.Now().Add(patience); !condition(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(end) {
@@ -125,13 +125,13 @@ func eventually(t *testing.T, what string, condition func() bool) {
 }
 
 // ping says what from's net_adm:ping/1 says of a node: pong or pang.
-func ping(t *testing.T, from *hosts.Node, to string) string {
+func ping(t testing.TB, from *hosts.Node, to string) string {
 	t.Helper()
 	return from.Eval(t, "net_adm:ping('"+to+"')")
 }
 
 // wantPong fails the test unless a node reaches another one.
-func wantPong(t *testing.T, from, to *hosts.Node) {
+func wantPong(t testing.TB, from, to *hosts.Node) {
 	t.Helper()
 	if got := ping(t, from, to.Name); got != "pong" {
 		t.Fatalf("%s pings %s: %s", from.Name, to.Name, got)
@@ -139,7 +139,7 @@ func wantPong(t *testing.T, from, to *hosts.Node) {
 }
 
 // disconnect ends the connection of two nodes and waits until both know.
-func disconnect(t *testing.T, node, other *hosts.Node) {
+func disconnect(t testing.TB, node, other *hosts.Node) {
 	t.Helper()
 	node.Eval(t, "erlang:disconnect_node('"+other.Name+"')")
 	for _, pair := range [][2]*hosts.Node{{node, other}, {other, node}} {
@@ -151,7 +151,7 @@ func disconnect(t *testing.T, node, other *hosts.Node) {
 
 // watch makes a node, which must be connected to another one, wait for the news
 // that this is gone. The function that it returns waits for that.
-func watch(t *testing.T, node, other *hosts.Node) (gone func(t *testing.T)) {
+func watch(t testing.TB, node, other *hosts.Node) (gone func(t *testing.T)) {
 	t.Helper()
 	watcher := "'watcher of " + other.Name + "'"
 	if got := node.Eval(t, "lists:member('"+other.Name+"', nodes(connected))"); got != "true" {

@@ -45,7 +45,7 @@ func (d *daemon) handedOver(t *testing.T, node string) (one door.Info) {
 }
 
 // ready waits until a node can be handed connections.
-func (d *daemon) ready(t *testing.T, node *hosts.Node) {
+func (d *daemon) ready(t testing.TB, node *hosts.Node) {
 	t.Helper()
 	name, _, _ := strings.Cut(node.Name, "@")
 	eventually(t, "the receiver of "+name, func() bool {

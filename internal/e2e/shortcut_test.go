@@ -25,7 +25,7 @@ func short(t testing.TB, h *hosts.Host, mode string) []string {
 }
 
 // connection waits until there is one connection to a node that takes a path.
-func (d *daemon) connection(t *testing.T, node, path string) (one door.Info) {
+func (d *daemon) connection(t testing.TB, node, path string) (one door.Info) {
 	t.Helper()
 	eventually(t, "one connection to "+node+" by "+path, func() bool {
 		n := 0
@@ -40,7 +40,7 @@ func (d *daemon) connection(t *testing.T, node, path string) (one door.Info) {
 }
 
 // oneConnectionTo returns the only connection to a node.
-func (d *daemon) oneConnectionTo(t *testing.T, node string) (one door.Info) {
+func (d *daemon) oneConnectionTo(t testing.TB, node string) (one door.Info) {
 	t.Helper()
 	eventually(t, "the one connection to "+node, func() bool {
 		n := 0
@@ -100,7 +100,7 @@ func TestShortcutBetweenNamespaces(t *testing.T) {
 
 // transfer sends megabytes each way and compares sums that are made on the side
 // that sends.
-func transfer(t *testing.T, a, b *hosts.Node, megabytes int) {
+func transfer(t testing.TB, a, b *hosts.Node, megabytes int) {
 	t.Helper()
 	got := a.Eval(t, fmt.Sprintf(`
 		Random = fun() -> list_to_binary([rand:bytes(1 bsl 20) || _ <- lists:seq(1, %d)]) end,
@@ -119,7 +119,7 @@ func shortMessages(c door.Info) uint64 {
 }
 
 // chat makes a node call another one, often, one call after the other.
-func chat(t *testing.T, a, b *hosts.Node, calls int) {
+func chat(t testing.TB, a, b *hosts.Node, calls int) {
 	t.Helper()
 	got := a.Eval(t, fmt.Sprintf(`lists:usort([rpc:call('%s', erlang, abs, [-N]) =:= N || N <- lists:seq(1, %d)])`, b.Name, calls))
 	if got != "[true]" {
@@ -129,7 +129,7 @@ func chat(t *testing.T, a, b *hosts.Node, calls int) {
 
 // settle makes two nodes talk until what they say goes the short way, and returns
 // the record of their connection then.
-func (d *daemon) settle(t *testing.T, a, b *hosts.Node, node string) (c door.Info) {
+func (d *daemon) settle(t testing.TB, a, b *hosts.Node, node string) (c door.Info) {
 	t.Helper()
 	eventually(t, "the first short message", func() bool {
 		chat(t, a, b, 10)
@@ -343,17 +343,7 @@ func TestNoShortcutWithoutPtrace(t *testing.T) {
 func TestShortcutToAClientElsewhere(t *testing.T) {
 	made := hosts.New(t, "alpha", "beta")
 	alpha, beta := made[0], made[1]
-	// A BEAM is told by its program's file. This host's has another name.
-	disguise := `
-		set -e
-		bin=$(echo "$(erl -noinput -eval 'io:put_chars(code:root_dir()), halt().')"/erts-*/bin)
-		cp -a "$bin" own
-		mv own/beam.smp own/emulator
-		ln -s emulator own/beam.smp
-		mount --bind own "$bin"`
-	if out, err := alpha.Command(t.Context(), "sh", "-c", disguise).CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
+	disguise(t, alpha)
 	serve(t, alpha)
 	d := serve(t, beta, short(t, beta, "auto")...)
 	var a, b *hosts.Node
@@ -381,4 +371,20 @@ func TestShortcutToAClientElsewhere(t *testing.T) {
 	a.Kill()
 	gone(t)
 	d.noConnections(t)
+}
+
+// disguise makes a host's BEAMs unknown to a daemon. It tells one by its
+// program's file, which has another name here.
+func disguise(t testing.TB, h *hosts.Host) {
+	t.Helper()
+	const script = `
+		set -e
+		bin=$(echo "$(erl -noinput -eval 'io:put_chars(code:root_dir()), halt().')"/erts-*/bin)
+		cp -a "$bin" own
+		mv own/beam.smp own/emulator
+		ln -s emulator own/beam.smp
+		mount --bind own "$bin"`
+	if out, err := h.Command(t.Context(), "sh", "-c", script).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
 }

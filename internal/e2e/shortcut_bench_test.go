@@ -1,0 +1,131 @@
+package e2e
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"oneport/internal/hosts"
+)
+
+// BenchmarkShortcut compares real nodes in network namespaces of one host that
+// are paired with the same that are not: over the relay (through), after a
+// handover (direct), and with a client that cannot be seen (outward). One node
+// does the same work with both others in turns. ratio is that of a round, paired
+// by unpaired: of the speeds, of the medians of calls, and of the CPU time that
+// the nodes and the daemon used.
+//
+//	go test -run '^$' -bench Shortcut -benchtime 1x ./internal/e2e
+//
+// ONEPORT_SHORTCUT is the mode, if not auto.
+func BenchmarkShortcut(b *testing.B) {
+	const rounds = 7
+	mode := os.Getenv("ONEPORT_SHORTCUT")
+	if mode == "" {
+		mode = "auto"
+	}
+	code := b.TempDir()
+	source := filepath.Join("testdata", "shortcut_bench.erl")
+	if out, err := exec.Command("erlc", "-Wall", "-Werror", "-o", code, source).CombinedOutput(); err != nil {
+		b.Fatalf("%v\n%s", err, out)
+	}
+	for _, kind := range []string{"through", "direct", "outward"} {
+		b.Run(kind, func(b *testing.B) {
+			made := hosts.New(b, "alpha", "beta", "gamma")
+			alpha := made[0]
+			if kind == "outward" {
+				disguise(b, alpha)
+			}
+			serve(b, alpha)
+			a := alpha.Erl(b, "a", alone(), hosts.CodePath(code))
+			var daemons [2]*daemon
+			var nodes [2]*hosts.Node
+			for k, flags := range [][]string{short(b, made[1], mode), nil} {
+				daemons[k] = serve(b, made[1+k], flags...)
+				options := []hosts.Option{alone(), hosts.CodePath(code)}
+				if kind == "direct" {
+					options = append(options, withApplication(daemons[k]))
+				}
+				nodes[k] = made[1+k].Erl(b, "b", options...)
+				if kind == "direct" {
+					daemons[k].ready(b, nodes[k])
+				}
+				wantPong(b, a, nodes[k])
+			}
+			daemons[0].settle(b, a, nodes[0], "b")
+
+			works := []string{"calls", "callers", "megabytes", "burst", "flood", "bulk"}
+			took, used := map[string]*[2][]float64{}, map[string]*[2][]float64{}
+			for _, work := range works {
+				took[work], used[work] = new([2][]float64), new([2][]float64)
+			}
+			for round := -1; round < rounds; round++ { // the first is to get warm
+				for _, work := range works {
+					for _, k := range rand.Perm(2) {
+						pids := []int{a.Pid(), nodes[k].Pid(), daemons[k].Pid()}
+						before := cpu(b, pids)
+						nanos, err := strconv.Atoi(a.Eval(b, fmt.Sprintf("shortcut_bench:work(%s, '%s')", work, nodes[k].Name)))
+						if err != nil {
+							b.Fatal(err)
+						}
+						spent := cpu(b, pids) - before
+						if round >= 0 {
+							took[work][k] = append(took[work][k], float64(nanos))
+							used[work][k] = append(used[work][k], spent)
+						}
+					}
+				}
+				if c := daemons[0].oneConnectionTo(b, "b"); round == rounds-1 {
+					share, _ := c.Shortcut.Share()
+					b.Logf("%s by %s, %.0f %% short: %s %+v", kind, c.Path, 100*share, c.Why, *c.Shortcut)
+				}
+			}
+			b.ReportMetric(0, "ns/op")
+			for _, work := range works {
+				var speed, spent []float64
+				for round := range rounds {
+					ratio := took[work][1][round] / took[work][0][round]
+					if work == "calls" {
+						ratio = 1 / ratio
+					}
+					speed = append(speed, ratio)
+					spent = append(spent, used[work][0][round]/used[work][1][round])
+				}
+				slices.Sort(took[work][0])
+				b.ReportMetric(quantile(took[work][0], 0.5)/1e3, work+"-us")
+				reportQuartiles(b, work+"-ratio", speed)
+				slices.Sort(spent)
+				b.ReportMetric(quantile(spent, 0.5), work+"-cpu-ratio")
+			}
+		})
+	}
+}
+
+// cpu returns the seconds that processes have run for, to the nanosecond.
+func cpu(t testing.TB, pids []int) (seconds float64) {
+	t.Helper()
+	for _, pid := range pids {
+		files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
+		if err != nil || len(files) == 0 {
+			t.Fatalf("no CPU time of process %d: %v", pid, err)
+		}
+		for _, file := range files {
+			b, err := os.ReadFile(file)
+			if err != nil {
+				continue // a thread that has ended
+			}
+			nanos, err := strconv.ParseFloat(strings.Fields(string(b))[0], 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			seconds += nanos / 1e9
+		}
+	}
+	return seconds
+}
