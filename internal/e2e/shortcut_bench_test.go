@@ -16,14 +16,14 @@ import (
 
 // BenchmarkShortcut compares real nodes in network namespaces of one host that
 // are paired with the same that are not: over the relay (through), after a
-// handover (direct), and with a client that cannot be seen (outward). One node
-// does the same work with both others in turns. ratio is that of a round, paired
-// by unpaired: of the speeds, of the medians of calls, and of the CPU time that
+// handover (direct), and with a client that cannot be seen (outward); and the
+// first two with both nodes in one namespace. The same work is done with both in
+// turns. ratio is that of a round, paired by unpaired: of the speeds, of the medians of calls, and of the CPU time that
 // the nodes and the daemon used.
 //
 //	go test -run '^$' -bench Shortcut -benchtime 1x ./internal/e2e
 //
-// ONEPORT_SHORTCUT is the mode, if not auto.
+// ONEPORT_SHORTCUT is the mode, if not auto; in one namespace it is all.
 func BenchmarkShortcut(b *testing.B) {
 	const rounds = 7
 	mode := os.Getenv("ONEPORT_SHORTCUT")
@@ -35,30 +35,53 @@ func BenchmarkShortcut(b *testing.B) {
 	if out, err := exec.Command("erlc", "-Wall", "-Werror", "-o", code, source).CombinedOutput(); err != nil {
 		b.Fatalf("%v\n%s", err, out)
 	}
-	for _, kind := range []string{"through", "direct", "outward"} {
-		b.Run(kind, func(b *testing.B) {
+	for _, v := range []struct {
+		name     string
+		taking   bool // the nodes take descriptors
+		disguise bool // the client cannot be seen
+		alone    bool // client and node are in one namespace
+	}{
+		{name: "through"},
+		{name: "direct", taking: true},
+		{name: "outward", disguise: true},
+		{name: "loopback-through", alone: true},
+		{name: "loopback-direct", alone: true, taking: true},
+	} {
+		b.Run(v.name, func(b *testing.B) {
 			made := hosts.New(b, "alpha", "beta", "gamma")
 			alpha := made[0]
-			if kind == "outward" {
+			if v.disguise {
 				disguise(b, alpha)
 			}
-			serve(b, alpha)
-			a := alpha.Erl(b, "a", alone(), hosts.CodePath(code))
+			mode := mode
+			if v.alone {
+				mode = "all"
+			}
 			var daemons [2]*daemon
-			var nodes [2]*hosts.Node
+			var clients, nodes [2]*hosts.Node
+			serve(b, alpha)
 			for k, flags := range [][]string{short(b, made[1], mode), nil} {
-				daemons[k] = serve(b, made[1+k], flags...)
+				h := made[1+k]
+				daemons[k] = serve(b, h, flags...)
 				options := []hosts.Option{alone(), hosts.CodePath(code)}
-				if kind == "direct" {
+				switch {
+				case v.alone:
+					clients[k] = h.Erl(b, "a", append(options, carrier())...)
+				case k == 0:
+					clients[k] = alpha.Erl(b, "a", options...)
+				default:
+					clients[k] = clients[0]
+				}
+				if v.taking {
 					options = append(options, withApplication(daemons[k]))
 				}
-				nodes[k] = made[1+k].Erl(b, "b", options...)
-				if kind == "direct" {
+				nodes[k] = h.Erl(b, "b", options...)
+				if v.taking {
 					daemons[k].ready(b, nodes[k])
 				}
-				wantPong(b, a, nodes[k])
+				wantPong(b, clients[k], nodes[k])
 			}
-			daemons[0].settle(b, a, nodes[0], "b")
+			daemons[0].settle(b, clients[0], nodes[0], "b")
 
 			works := []string{"calls", "callers", "megabytes", "burst", "flood", "bulk"}
 			took, used := map[string]*[2][]float64{}, map[string]*[2][]float64{}
@@ -68,9 +91,9 @@ func BenchmarkShortcut(b *testing.B) {
 			for round := -1; round < rounds; round++ { // the first is to get warm
 				for _, work := range works {
 					for _, k := range rand.Perm(2) {
-						pids := []int{a.Pid(), nodes[k].Pid(), daemons[k].Pid()}
+						pids := []int{clients[k].Pid(), nodes[k].Pid(), daemons[k].Pid()}
 						before := cpu(b, pids)
-						nanos, err := strconv.Atoi(a.Eval(b, fmt.Sprintf("shortcut_bench:work(%s, '%s')", work, nodes[k].Name)))
+						nanos, err := strconv.Atoi(clients[k].Eval(b, fmt.Sprintf("shortcut_bench:work(%s, '%s')", work, nodes[k].Name)))
 						if err != nil {
 							b.Fatal(err)
 						}
@@ -83,7 +106,7 @@ func BenchmarkShortcut(b *testing.B) {
 				}
 				if c := daemons[0].oneConnectionTo(b, "b"); round == rounds-1 {
 					share, _ := c.Shortcut.Share()
-					b.Logf("%s by %s, %.0f %% short: %s %+v", kind, c.Path, 100*share, c.Why, *c.Shortcut)
+					b.Logf("%s, %.0f %% short: %s %+v", c.Path, 100*share, c.Why, *c.Shortcut)
 				}
 			}
 			b.ReportMetric(0, "ns/op")
