@@ -27,6 +27,9 @@ const (
 	Relayed    State = "relayed"
 	Refused    State = "refused"
 	Closed     State = "closed"
+	// Direct is that of a connection to a node's own port, which the door has
+	// told the client and has not seen itself.
+	Direct State = "direct"
 )
 
 // Protocol is what a client speaks on the one port.
@@ -46,6 +49,9 @@ const (
 // Web is the path of a connection that is served by HTTP, not joined to a node.
 // The other paths are the relay's.
 const Web relay.Path = "web"
+
+// DirectPath is the path of a connection in the state Direct.
+const DirectPath relay.Path = "direct"
 
 // Conn is one accepted connection and its record.
 type Conn struct {
@@ -73,7 +79,7 @@ type Conn struct {
 // Info is a connection's record as it stands, in the form that the control
 // socket gives out.
 type Info struct {
-	ID            uint64   `json:"id"`   // 0 if it was an earlier daemon's
+	ID            uint64   `json:"id"`   // 0 if this daemon never had it
 	Peer          string   `json:"peer"` // address:port
 	Node          string   `json:"node"`
 	Protocol      Protocol `json:"protocol"`

@@ -197,6 +197,9 @@ func (d *Door) answer(ctx context.Context, tcp *net.TCPConn, reg *epmd.Registrat
 	peer, local := addrPort(tcp.RemoteAddr()), addrPort(tcp.LocalAddr())
 	switch here := epmd.IsLocal(peer, local); {
 	case reg.Port != 0 && (here || d.o.Advertise == AdvertiseDirect):
+		if d.o.Shortcut != nil {
+			d.o.Shortcut.Expect(reg.Port, here)
+		}
 		return reg.Port, true
 	case d.draining.Load():
 		return 0, false // the handshake that follows would find nobody

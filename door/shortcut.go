@@ -18,6 +18,9 @@ type Shortcut interface {
 	Relayed(ctx context.Context, c shortcut.Connection, client, node *net.TCPConn, taken int, changed shortcut.Changed) (stop func())
 	// Handed is asked for that of a connection whose node has it.
 	Handed(c shortcut.Connection, changed shortcut.Changed)
+	// Expect says that a client was told a node's own port. It is not known by
+	// which connection it will come.
+	Expect(port uint16, thisHost bool)
 	// Report says what goes the short way.
 	Report(isNode func(netip.AddrPort) bool) (of map[uint64]shortcut.Usage, others []shortcut.Usage, err error)
 	// State says whether there is any, or why not.
@@ -59,7 +62,8 @@ func (c *Conn) known() shortcut.Connection {
 }
 
 // addUsage adds to the records what went the short way, and the connections that
-// go on from an earlier daemon.
+// have a short way and no record: those that clients have made to a node's own
+// port, and what goes on from an earlier daemon.
 func (d *Door) addUsage(infos []Info) []Info {
 	if d.o.Shortcut == nil {
 		return infos
@@ -75,6 +79,9 @@ func (d *Door) addUsage(infos []Info) []Info {
 	}
 	for _, u := range others {
 		i := Info{Peer: u.Client.String(), Node: d.nodeAt(u.Node), Protocol: Unknown, Path: string(Handover), State: HandedOver}
+		if i.Node != "" {
+			i.State, i.Path = Direct, string(DirectPath)
+		}
 		if u.Open {
 			i.Path = string(relay.Shortcut)
 		}

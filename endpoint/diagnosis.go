@@ -184,15 +184,7 @@ func request(kind uint16, local, remote netip.AddrPort, extensions byte) []byte 
 // hasEnds tells whether an inet_diag_msg is about the connection with these
 // ends.
 func hasEnds(answer []byte, local, remote netip.AddrPort) bool {
-	end := func(port, address []byte) netip.AddrPort {
-		n := 4
-		if answer[0] == unix.AF_INET6 {
-			n = 16
-		}
-		a, _ := netip.AddrFromSlice(address[:n]) // n is one of the lengths
-		return netip.AddrPortFrom(a.Unmap(), binary.BigEndian.Uint16(port))
-	}
-	return end(answer[4:], answer[8:]) == unmap(local) && end(answer[6:], answer[24:]) == unmap(remote)
+	return endsOf(answer) == Ends{unmap(local), unmap(remote)}
 }
 
 // unmap returns an IPv4 address that is mapped into IPv6 as itself.

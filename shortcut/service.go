@@ -68,8 +68,9 @@ type Service struct {
 
 	waiting atomic.Int32 // tasks that have no place yet
 
-	mu    sync.Mutex
-	links map[*link]struct{}
+	mu       sync.Mutex
+	links    map[*link]struct{}
+	expected map[uint16]*expectation // by port
 }
 
 const (
@@ -97,7 +98,7 @@ func Open(o Options) *Service {
 		o.Log = logrus.New()
 		o.Log.SetOutput(io.Discard)
 	}
-	s := &Service{o: o, log: o.Log, links: make(map[*link]struct{}), busy: make(chan struct{}, maxBusy)}
+	s := &Service{o: o, log: o.Log, links: make(map[*link]struct{}), expected: make(map[uint16]*expectation), busy: make(chan struct{}, maxBusy)}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	if o.Mode == Off {
 		s.off = "switched off"

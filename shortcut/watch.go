@@ -103,8 +103,9 @@ func minus(a, b loader.Counts) loader.Counts {
 	}
 }
 
-// watch looks at all pairs from time to time. A look is one walk over them, and
-// takes a hundredth of the time at most.
+// watch looks at all pairs from time to time, and for the connections that are
+// expected. A look at the pairs is one walk over them. Both take a hundredth of
+// the time at most.
 func (s *Service) watch() {
 	timer := time.NewTimer(s.o.Look)
 	defer timer.Stop()
@@ -118,6 +119,7 @@ func (s *Service) watch() {
 		if err := s.look(); err != nil {
 			s.log.WithError(err).Warn("looking at the pairs of the shortcut")
 		}
+		s.lookForExpected()
 		timer.Reset(max(s.o.Look, lookShare*time.Since(start)))
 	}
 }

@@ -30,7 +30,7 @@ func newConnections(e *env) *cobra.Command {
 			}
 			t := newTable(e, "ID", "PEER", "NODE", "PROTOCOL", "PATH", "SHORT", "TO NODE", "TO CLIENT", "STATE", "AGE", "WHY")
 			for _, i := range conns {
-				id := "-" // of an earlier daemon's
+				id := "-" // of one that this daemon never had
 				if i.ID != 0 {
 					id = strconv.FormatUint(i.ID, 10)
 				}

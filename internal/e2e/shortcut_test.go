@@ -312,6 +312,34 @@ func TestShortcutModes(t *testing.T) {
 	}
 }
 
+// Stock nodes of one host connect past the door, by the port that it has told.
+// With all, they are paired as well, and listed, also by the next daemon.
+func TestShortcutPastTheDoor(t *testing.T) {
+	beta := hosts.New(t, "beta")[0]
+	d := serve(t, beta, short(t, beta, "all")...)
+	whole := t
+	var a, b *hosts.Node
+	together(t,
+		func() { a = beta.Erl(t, "a", alone()) },
+		func() { b = beta.Erl(t, "b", alone()) },
+	)
+	wantPong(t, a, b)
+	c := d.settle(t, a, b, "b")
+	if c.State != door.Direct || c.ID != 0 || c.Shortcut.Kind != "direct" {
+		t.Errorf("%+v, want a direct one", c)
+	}
+	d.Kill()
+	d.start(whole)
+	eventually(t, "the node to register again", func() bool { return len(d.nodes(t)) == 2 })
+	before := shortMessages(d.connection(t, "b", "shortcut"))
+	chat(t, a, b, 100)
+	if n := shortMessages(d.connection(t, "b", "shortcut")) - before; n < 180 {
+		t.Errorf("%d messages of 200 went the short way", n)
+	}
+	disconnect(t, a, b)
+	d.noConnections(t)
+}
+
 // Without the capability to take hold of a node's socket there is no shortcut.
 // Everything else works, and says why.
 func TestNoShortcutWithoutPtrace(t *testing.T) {
