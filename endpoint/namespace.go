@@ -32,9 +32,10 @@ type namespace struct {
 	closed bool
 }
 
-// ownNamespace is that of this process.
+// ownNamespace is that of this process: of the thread that asks, since its first
+// one, which /proc/PID is about, may have been moved by somebody.
 func ownNamespace() (*namespace, error) {
-	n, err := namespaceOf(os.Getpid())
+	n, err := openNamespace("/proc/thread-self/ns/net")
 	if err != nil {
 		return nil, fmt.Errorf("finding own network namespace: %w (is /proc mounted?)", err)
 	}
@@ -44,8 +45,10 @@ func ownNamespace() (*namespace, error) {
 }
 
 // namespaceOf opens that of the process with this number.
-func namespaceOf(pid int) (*namespace, error) {
-	file, err := os.Open(procPath(pid, "ns/net"))
+func namespaceOf(pid int) (*namespace, error) { return openNamespace(procPath(pid, "ns/net")) }
+
+func openNamespace(path string) (*namespace, error) {
+	file, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
@@ -102,20 +105,32 @@ func (n *namespace) take() (*diagnosis, error) {
 
 // open opens a netlink socket in the namespace, which it belongs to for good.
 func (n *namespace) open() (d *diagnosis, err error) {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		// Never unlocked: the thread ends with this goroutine, so that nobody
-		// else runs in that namespace.
-		runtime.LockOSThread()
+	onOwnThread(func() {
 		if err = control(n.file, func(fd int) error { return unix.Setns(fd, unix.CLONE_NEWNET) }); err != nil {
 			err = fmt.Errorf("entering network namespace %d: %w", n.inode, err)
 			return
 		}
 		d, err = newDiagnosis()
+	})
+	return d, err
+}
+
+// onOwnThread runs f on a thread that ends with it, so that nobody else runs
+// where f has gone. It is never the first thread of the process, which does not
+// end, and which is what others see of the process in /proc.
+func onOwnThread(f func()) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread() // never unlocked
+		if unix.Gettid() == unix.Getpid() {
+			defer runtime.UnlockOSThread()
+			onOwnThread(f) // on another, since this one is held
+			return
+		}
+		f()
 	}()
 	<-done
-	return d, err
 }
 
 // put keeps a netlink socket for the next question.

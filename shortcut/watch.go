@@ -49,10 +49,9 @@ func (r *record) begin(now time.Time) { r.bad, r.since = 0, now }
 // be taken out, or nothing.
 func (r *record) judge(ways []loader.Way) (why string) {
 	last := r.last
-	r.last = make(map[uint64]loader.Counts, len(ways))
+	r.forget(ways)
 	var did loader.Counts
 	for _, w := range ways {
-		r.last[w.Cookie] = w.Counts
 		did = plus(did, minus(w.Counts, last[w.Cookie]))
 	}
 	bytes := did.LongBytes + did.ShortBytes
@@ -77,6 +76,14 @@ func (r *record) rested(now time.Time, first time.Duration) time.Duration {
 		r.rest = min(2*r.rest, max(longestRest, first))
 	}
 	return r.rest
+}
+
+// forget makes what comes count from here.
+func (r *record) forget(ways []loader.Way) {
+	r.last = make(map[uint64]loader.Counts, len(ways))
+	for _, w := range ways {
+		r.last[w.Cookie] = w.Counts
+	}
 }
 
 func plus(a, b loader.Counts) loader.Counts {
@@ -227,8 +234,7 @@ func (s *Service) adopt() error {
 			l.cookies = append(l.cookies, w.Cookie)
 		}
 		l.begin(time.Now())
-		l.judge(p.Ways) // what comes counts from here
-		l.bad = 0
+		l.forget(p.Ways)
 		s.links[l] = struct{}{}
 	}
 	return nil
