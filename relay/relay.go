@@ -65,8 +65,7 @@ type Options struct {
 	// Shortcut, if not nil, is called once before the first byte is moved, which
 	// waits for it, and may make a way past the relay. taken is the length of
 	// Prefix. When that way opens or shuts, and why it does not open or was shut,
-	// is said by changed, until stop returns, which is called at the end and must
-	// not be nil.
+	// is said by changed. stop, which must not be nil, is called at the end.
 	Shortcut func(ctx context.Context, client, node *net.TCPConn, taken int, changed func(open bool, why string)) (stop func())
 	// Best is the best path to try; empty means the best there is.
 	Best Path

@@ -166,12 +166,11 @@ func (s *Service) beside(task func(context.Context)) bool {
 	s.tasks.Go(func() {
 		select {
 		case s.busy <- struct{}{}:
-		case <-s.ctx.Done():
-		}
-		s.waiting.Add(-1)
-		if s.ctx.Err() == nil {
+			s.waiting.Add(-1)
 			task(s.ctx)
 			<-s.busy
+		case <-s.ctx.Done():
+			s.waiting.Add(-1)
 		}
 	})
 	return true

@@ -261,6 +261,9 @@ func serve(ctx context.Context, e *env, f *serveFlags) error {
 			o.Log.WithError(err).Warn("letting go of the shortcut")
 		}
 	}()
+	if err := dropStartCapabilities(); err != nil {
+		return failed(err)
+	}
 	o.Shortcut = short
 	d, err := door.Open(ctx, o)
 	if err != nil {

@@ -2,7 +2,9 @@ package e2e
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -281,6 +283,46 @@ func TestShortcutOutlivesTheDaemon(t *testing.T) {
 	d.ready(t, b)
 	wantPong(t, a, b)
 	d.connection(t, "b", "shortcut")
+}
+
+// After the start the daemon does not hold what only the start needs, and pairs
+// without it. (A program that looks for data races is linked with C, and cannot
+// give it up.)
+func TestCapabilitiesOfTheStartAreDropped(t *testing.T) {
+	if slices.Contains(buildEnv, "CGO_ENABLED=1") {
+		t.Skip("a program with C cannot drop capabilities in all threads")
+	}
+	made := hosts.New(t, "alpha", "beta")
+	alpha, beta := made[0], made[1]
+	serve(t, alpha)
+	d := serve(t, beta, short(t, beta, "auto")...)
+	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", d.Pid()))
+	if err != nil || len(tasks) == 0 {
+		t.Fatalf("no threads: %v", err)
+	}
+	for _, task := range tasks {
+		status, err := os.ReadFile(task)
+		if err != nil {
+			continue // it has ended
+		}
+		for _, set := range []string{"CapInh", "CapPrm", "CapEff", "CapAmb"} {
+			var held uint64
+			_, rest, _ := strings.Cut(string(status), set+":")
+			if _, err := fmt.Sscanf(strings.TrimSpace(rest), "%x", &held); err != nil {
+				t.Fatal(err)
+			}
+			if held&(1<<unix.CAP_BPF|1<<unix.CAP_PERFMON) != 0 {
+				t.Errorf("%s of %s: %x", set, task, held)
+			}
+		}
+	}
+	var a, b *hosts.Node
+	together(t,
+		func() { a = alpha.Erl(t, "a", alone()) },
+		func() { b = beta.Erl(t, "b", alone()) },
+	)
+	wantPong(t, a, b)
+	d.settle(t, a, b, "b")
 }
 
 // On plain loopback a pair gains nothing and auto leaves it; all takes it.
