@@ -140,12 +140,13 @@ func (s *Service) joinRelayed(ctx context.Context, l *link, r loader.Relay, b, n
 	if l.ThisHost && s.o.Mode == Auto {
 		return made{}, errOneNamespace
 	}
+	// Whatever is wrong with the client, it can be sent to like one elsewhere.
 	client, err := s.findClient(ctx, l, r.Client)
-	if err != nil && !errors.Is(err, errElsewhere) {
-		return made{}, err
-	}
-	if client != nil {
+	if err == nil {
 		defer client.Close()
+	}
+	if err := ctx.Err(); err != nil {
+		return made{}, err
 	}
 	node, err := s.findNode(ctx, b, n)
 	if err != nil {

@@ -408,6 +408,29 @@ func TestNoShortcutWithoutPtrace(t *testing.T) {
 	}
 }
 
+// Without the capability to look into other namespaces the clients there are as
+// good as elsewhere.
+func TestShortcutWithoutAdmin(t *testing.T) {
+	made := hosts.New(t, "alpha", "beta")
+	alpha, beta := made[0], made[1]
+	serve(t, alpha)
+	d := &daemon{host: beta, control: filepath.Join(beta.Dir, "control.sock"), node: filepath.Join(beta.Dir, "node.sock"),
+		flags: short(t, beta, "auto"), within: []string{"setpriv", "--bounding-set=-sys_admin", "--"}}
+	d.start(t)
+	var a, b *hosts.Node
+	together(t,
+		func() { a = alpha.Erl(t, "a", alone()) },
+		func() { b = beta.Erl(t, "b", alone()) },
+	)
+	wantPong(t, a, b)
+	if c := d.settle(t, a, b, "b"); c.Shortcut.Kind != "outward" {
+		t.Errorf("%+v", c)
+	}
+	if n := strings.Count(d.Output(), "CAP_SYS_ADMIN missing"); n != 1 {
+		t.Errorf("logged %d times", n)
+	}
+}
+
 // A client that is on no host of this kernel, as far as the daemon can tell: the
 // node's messages go straight out by the client's socket.
 func TestShortcutToAClientElsewhere(t *testing.T) {
