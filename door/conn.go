@@ -65,6 +65,8 @@ type Conn struct {
 	ctx      context.Context    // of the connection
 	cancel   context.CancelFunc // ends it, whatever it is doing
 	source   *source            // what its peer's address counts on; owned by admission
+	web      bool               // net/http has it, and waits for whoever serves it
+	relaying bool               // its relay ends its record; owned by who serves it
 
 	mu       sync.Mutex
 	state    State

@@ -118,8 +118,10 @@ func dialTCP(ctx context.Context, addr string) (*net.TCPConn, error) {
 	return c.(*net.TCPConn), nil
 }
 
-// join says yes to the client and relays until the connection is over. why
-// says why it is relayed at all; short, which may be nil, makes a way past that.
+// join says yes to the client and has the connection relayed. From then on the
+// relay keeps its record, and no goroutine of the door's waits for the end, whose
+// stack would be most of what an idle connection costs. why says why it is
+// relayed at all; short, which may be nil, makes a way past that.
 func (d *Door) join(ctx context.Context, c *Conn, node *net.TCPConn, a asker, version uint16, taken []byte, why string, short shortener) {
 	if err := d.grant(c, a, version); err != nil {
 		node.Close()
@@ -127,7 +129,7 @@ func (d *Door) join(ctx context.Context, c *Conn, node *net.TCPConn, a asker, ve
 		c.tcp.CloseWrite() // a node that was offered it may still hold a copy
 		return
 	}
-	result := relay.Join(ctx, c.tcp, node, relay.Options{
+	o := relay.Options{
 		Prefix:   taken,
 		Counters: &c.bytes,
 		Shortcut: short,
@@ -140,8 +142,18 @@ func (d *Door) join(ctx context.Context, c *Conn, node *net.TCPConn, a asker, ve
 			}
 			c.takes(Relayed, path, worse)
 		},
+	}
+	if c.web {
+		c.ends(string(relay.Join(ctx, c.tcp, node, o).Reason))
+		return
+	}
+	c.relaying = true
+	d.serving.Add(1)
+	relay.Start(ctx, c.tcp, node, o, func(result relay.Result) {
+		c.ends(string(result.Reason))
+		d.leave(c)
+		d.serving.Done()
 	})
-	c.ends(string(result.Reason))
 }
 
 // forward gives a connection to a node of another host: by that host's door if

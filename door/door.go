@@ -336,7 +336,11 @@ func (d *Door) enter(ctx context.Context, tcp *net.TCPConn) {
 	d.stats.accepted++
 	d.mu.Unlock()
 	d.serving.Go(func() {
-		defer d.leave(c)
+		defer func() {
+			if !c.relaying {
+				d.leave(c)
+			}
+		}()
 		switch {
 		case full != "":
 			d.serveOverflow(c.ctx, c, full, unavailable(string(full)+"; try again later"))

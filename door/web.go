@@ -125,6 +125,7 @@ func (d *Door) takeUpgrade(conn net.Conn, taken []byte, decision upgrade.Decisio
 	defer w.Close()
 	c := w.record
 	c.tcp.SetDeadline(time.Time{})
+	c.web = true
 	c.identified(Upgrade)
 	c.takes(Identified, "", "")
 	c.bytes.ToNode.Store(0) // from here on it is the node's traffic that counts

@@ -347,7 +347,8 @@ func TestRelayProcess(t *testing.T) {
 					client.Close()
 					return
 				}
-				relay.Join(context.Background(), client.(*net.TCPConn), node.(*net.TCPConn), relay.Options{})
+				relays.Add(1)
+				relay.Start(context.Background(), client.(*net.TCPConn), node.(*net.TCPConn), relay.Options{}, func(relay.Result) { relays.Done() })
 			})
 		}
 	})

@@ -8,11 +8,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// errIdle is returned by fill when nothing has come for a while.
+var errIdle = errors.New("nothing to move")
+
 // direction moves bytes from one end to the other.
 type direction struct {
 	relay    *relay
 	from, to *side
 	moved    *atomic.Uint64
+	prefix   []byte // still to be moved, before anything else
+	busy     bool   // bytes have come since the rest was begun
+	parked   bool   // under relay.mu: no goroutine has it
 
 	// The two attempts below as func values, made once: a closure per message
 	// would be garbage per message.
@@ -24,19 +30,47 @@ type direction struct {
 	err    error
 }
 
-func newDirection(r *relay, from, to *side, moved *atomic.Uint64) *direction {
-	d := &direction{relay: r, from: from, to: to, moved: moved}
+func (d *direction) init(r *relay, from, to *side, moved *atomic.Uint64) {
+	d.relay, d.from, d.to, d.moved = r, from, to, moved
 	d.tryFill, d.tryDrain = d.fillOnce, d.drainOnce
-	return d
+}
+
+// run moves everything from one end to the other and passes its end on, or ends
+// the relay if that fails. It returns early if the direction is parked, and is
+// called again when there is something to move.
+func (d *direction) run() {
+	for {
+		_ = d.from.armRest() // the next read says the same
+		failed, err := d.move()
+		switch {
+		case err == errIdle:
+			if d.relay.park(d) {
+				return
+			}
+			continue
+		case err != nil:
+			d.relay.fail(failed, err)
+		case d.relay.eofs.Add(1) == 2:
+			d.relay.end(Finished, nil)
+		default:
+			// Nobody reads this end any more. It can still be reset, and the
+			// other direction may have nothing to write by which it would find
+			// out.
+			d.relay.fail(d.from, d.from.watch())
+		}
+		d.relay.leave(1)
+		return
+	}
 }
 
 // move moves the prefix and then everything that comes from one end to the
 // other, and passes the end of the direction on. If it fails it returns the
-// end that failed.
-func (d *direction) move(prefix []byte) (*side, error) {
+// end that failed, or errIdle.
+func (d *direction) move() (*side, error) {
 	defer d.putDown()
-	if len(prefix) > 0 {
-		d.vessel = &buffer{left: prefix}
+	if len(d.prefix) > 0 {
+		d.vessel = &buffer{left: d.prefix}
+		d.prefix = nil
 		if failed, err := d.drain(); err != nil {
 			return failed, err
 		}
@@ -61,12 +95,25 @@ func (d *direction) move(prefix []byte) (*side, error) {
 }
 
 // fill waits for bytes and takes some. It leaves their number in d.n, which
-// is 0 when there will be no more.
+// is 0 when there will be no more. If none come for a while it is errIdle.
 func (d *direction) fill() error {
-	if err := d.from.raw.Read(d.tryFill); err != nil {
-		return err
+	for {
+		err := d.from.raw.Read(d.tryFill)
+		switch {
+		case err == nil:
+			d.busy = true
+			return d.err
+		case !errors.Is(err, os.ErrDeadlineExceeded):
+			return err
+		case !d.busy:
+			return errIdle
+		}
+		// The rest is begun anew by its end, not by every message.
+		d.busy = false
+		if err := d.from.armRest(); err != nil {
+			return err
+		}
 	}
-	return d.err
 }
 
 // fillOnce is called when the connection may be readable, and reports whether

@@ -5,12 +5,12 @@
 // splice(2), without entering this process. The package knows nothing of who
 // the two ends are, of what they say, or of how they were found.
 //
-// An idle connection costs two sockets and two parked goroutines: no pipe and
-// no buffer is held while there is nothing to move. This is why the package
-// has its own splice loop: io.Copy between two *net.TCPConn takes its pipe
-// before it waits for data, so that 5,000 idle connections would hold 20,000
-// more descriptors; it also does not tell which end failed, nor whether it
-// spliced at all.
+// An idle connection costs two sockets and what this package remembers of
+// them: no pipe and no buffer is held while there is nothing to move, and after
+// a short rest no goroutine. This is why the package has its own splice loop:
+// io.Copy between two *net.TCPConn takes its pipe before it waits for data, so
+// that 5,000 idle connections would hold 20,000 more descriptors; it also does
+// not tell which end failed, nor whether it spliced at all.
 package relay
 
 import (
@@ -54,11 +54,11 @@ type Counters struct {
 	ToNode, ToClient atomic.Uint64
 }
 
-// Options are the details of one Join. The zero value is the usual case.
+// Options are the details of one relay. The zero value is the usual case.
 type Options struct {
 	// Prefix holds bytes that were already taken from the client. They are
-	// written to the node first, and counted. Join keeps no copy: they must
-	// not change before it returns.
+	// written to the node first, and counted. No copy is made: they must not
+	// change before the end.
 	Prefix []byte
 	// Counters, if not nil, is counted in.
 	Counters *Counters
@@ -93,9 +93,17 @@ var keepAlive = net.KeepAliveConfig{
 	Count:    5,
 }
 
-// Join moves bytes between client and node, both ways, until both have ended
+// Join is Start, and returns at the end.
+func Join(ctx context.Context, client, node *net.TCPConn, o Options) Result {
+	ended := make(chan Result, 1)
+	Start(ctx, client, node, o, func(result Result) { ended <- result })
+	return <-ended
+}
+
+// Start moves bytes between client and node, both ways, until both have ended
 // their direction, one of them fails, or ctx is done. It owns both connections
-// from the call on and has closed both when it returns.
+// from the call on. It returns when bytes are moving; ended is called once, when
+// both connections are closed, which may be before Start returns.
 //
 // The end of one direction (FIN) is passed on behind the last byte, and the
 // other direction goes on. If one end fails, the other one is reset: it must
@@ -107,69 +115,113 @@ var keepAlive = net.KeepAliveConfig{
 //
 // Both connections get TCP_NODELAY, since a small message must not wait for
 // the next, and keep-alive.
-func Join(ctx context.Context, client, node *net.TCPConn, o Options) Result {
+func Start(ctx context.Context, client, node *net.TCPConn, o Options, ended func(Result)) {
 	counters := o.Counters
 	if counters == nil {
 		counters = new(Counters)
 	}
 	r := &relay{
-		client: &side{conn: client, reset: ClientReset, timedOut: ClientTimedOut, failed: ClientFailed},
-		node:   &side{conn: node, reset: NodeReset, timedOut: NodeTimedOut, failed: NodeFailed},
-		onPath: o.OnPath,
+		client:  side{conn: client, reset: ClientReset, timedOut: ClientTimedOut, failed: ClientFailed},
+		node:    side{conn: node, reset: NodeReset, timedOut: NodeTimedOut, failed: NodeFailed},
+		onPath:  o.OnPath,
+		onEnd:   ended,
+		running: 2,
 	}
 	pipes.open()
-	defer pipes.close()
-	for _, s := range []*side{r.client, r.node} {
+	parked.open()
+	for _, s := range r.sides() {
 		if err := s.prepare(); err != nil {
 			r.end(s.failed, err)
-			return r.result()
+			r.leave(2)
+			return
 		}
 	}
 	r.choosePath(o.Best)
 
-	stop := context.AfterFunc(ctx, func() { r.end(Cancelled, context.Cause(ctx)) })
-	defer stop()
+	r.forget = context.AfterFunc(ctx, func() { r.end(Cancelled, context.Cause(ctx)) })
 	if o.Shortcut != nil && (o.Best == "" || o.Best == Shortcut) {
-		defer o.Shortcut(ctx, client, node, len(o.Prefix), r.shorten)()
+		r.lengthen = o.Shortcut(ctx, client, node, len(o.Prefix), r.shorten)
 	}
-	var toClient sync.WaitGroup
-	toClient.Go(func() { r.run(r.node, r.client, &counters.ToClient, nil) })
-	r.run(r.client, r.node, &counters.ToNode, o.Prefix)
-	toClient.Wait()
-	return r.result()
+	r.toNode.init(r, &r.client, &r.node, &counters.ToNode)
+	r.toClient.init(r, &r.node, &r.client, &counters.ToClient)
+	r.toNode.prefix = o.Prefix
+	go r.toNode.run()
+	go r.toClient.run()
 }
 
 // relay is one joined connection.
 type relay struct {
-	client, node *side
-	copying      atomic.Bool  // path is Copy
-	eofs         atomic.Int32 // directions that came to their end
-	onPath       func(Path, string)
+	client, node     side
+	toNode, toClient direction
+	copying          atomic.Bool  // path is Copy
+	eofs             atomic.Int32 // directions that came to their end
+	onPath           func(Path, string)
+	onEnd            func(Result)
+	forget           func() bool // stops waiting for the context's end
+	lengthen         func()      // ends the way past the relay
 
-	mu     sync.Mutex
-	path   Path   // Splice or Copy
-	why    string // not a better one than that
-	short  bool   // there is a way past it
-	long   string // why not
-	ended  bool
-	reason Reason
-	err    error
+	mu      sync.Mutex
+	running int    // directions that are not over, parked ones among them
+	path    Path   // Splice or Copy
+	why     string // not a better one than that
+	short   bool   // there is a way past it
+	long    string // why not
+	ended   bool
+	reason  Reason
+	err     error
 }
 
-// run moves everything from one end to the other and passes its end on.
-func (r *relay) run(from, to *side, moved *atomic.Uint64, prefix []byte) {
-	d := newDirection(r, from, to, moved)
-	if failed, err := d.move(prefix); err != nil {
-		r.fail(failed, err)
+func (r *relay) sides() [2]*side { return [2]*side{&r.client, &r.node} }
+
+// leave counts directions that are over. The last one ends the relay's life.
+func (r *relay) leave(n int) {
+	r.mu.Lock()
+	r.running -= n
+	last := n > 0 && r.running == 0
+	r.mu.Unlock()
+	if !last {
 		return
 	}
-	if r.eofs.Add(1) == 2 {
-		r.end(Finished, nil)
-		return
+	result := r.result()
+	if r.lengthen != nil {
+		r.lengthen()
 	}
-	// Nobody reads this end any more. It can still be reset, and the other
-	// direction may have nothing to write by which it would find out.
-	r.fail(from, from.watch())
+	if r.forget != nil {
+		r.forget()
+	}
+	parked.close()
+	pipes.close()
+	r.onEnd(result)
+}
+
+// park lets a direction wait without a goroutine, and says whether it does.
+func (r *relay) park(d *direction) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.ended {
+		return false
+	}
+	failed := d.from.raw.Control(func(fd uintptr) { d.parked = parked.add(int32(fd), d) == nil })
+	return failed == nil && d.parked
+}
+
+// unpark takes a direction back, and says whether it was parked. r.mu is held.
+func (r *relay) unpark(d *direction) bool {
+	if !d.parked {
+		return false
+	}
+	d.parked = false
+	_ = d.from.raw.Control(func(fd uintptr) { parked.remove(int32(fd)) })
+	return true
+}
+
+// wake lets a parked direction go on.
+func (r *relay) wake(d *direction) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.unpark(d) {
+		go d.run()
+	}
 }
 
 // fail ends the relay because of one end.
@@ -180,13 +232,24 @@ func (r *relay) fail(s *side, err error) {
 // end closes both connections. Only the first call counts: what the two
 // directions see afterwards are its effects.
 func (r *relay) end(reason Reason, err error) {
+	r.leave(r.close(reason, err))
+}
+
+// close does what end says, and returns the number of directions that are over
+// by it: those that are parked.
+func (r *relay) close(reason Reason, err error) (over int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.ended {
-		return
+		return 0
 	}
 	r.ended, r.reason, r.err = true, reason, err
-	for _, s := range []*side{r.client, r.node} {
+	for _, d := range []*direction{&r.toNode, &r.toClient} {
+		if r.unpark(d) {
+			over++
+		}
+	}
+	for _, s := range r.sides() {
 		switch reason {
 		case Finished: // both have been told by a FIN
 		case Cancelled:
@@ -196,6 +259,7 @@ func (r *relay) end(reason Reason, err error) {
 		}
 		_ = s.conn.Close()
 	}
+	return over
 }
 
 func (r *relay) result() Result {

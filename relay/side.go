@@ -28,9 +28,6 @@ func (s *side) prepare() (err error) {
 	if s.raw, err = s.conn.SyscallConn(); err != nil {
 		return err
 	}
-	if err := s.conn.SetReadDeadline(time.Time{}); err != nil {
-		return err
-	}
 	if err := s.armPatience(); err != nil {
 		return err
 	}
@@ -49,6 +46,12 @@ const patience = time.Second
 // so at once; it is simply armed again.
 func (s *side) armPatience() error {
 	return s.conn.SetWriteDeadline(time.Now().Add(patience))
+}
+
+// armRest makes a wait for bytes of this end return after rest, with
+// os.ErrDeadlineExceeded.
+func (s *side) armRest() error {
+	return s.conn.SetReadDeadline(time.Now().Add(rest))
 }
 
 // finish sends our FIN to this end, behind what was written to it.
@@ -112,6 +115,9 @@ func (s *side) broken() error {
 // watch waits until this end is broken or closed, and returns the error. It is
 // for an end that has said all it had to say, and is read by nobody.
 func (s *side) watch() error {
+	if err := s.conn.SetReadDeadline(time.Time{}); err != nil {
+		return err
+	}
 	var cause error
 	err := s.raw.Read(func(fd uintptr) bool {
 		cause = s.look(int(fd))
