@@ -3,8 +3,11 @@ package endpoint
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/netip"
+	"os"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -52,12 +55,13 @@ type Requirement struct {
 }
 
 // Requirements says what a Finder needs here, and whether it is there: the
-// kernel's socket diagnosis, pidfd_getfd, and capabilities. It tries the first
+// kernel's socket diagnosis, pidfd_getfd, and being let use it. It tries the first
 // two, and changes nothing.
 func Requirements() []Requirement {
 	return []Requirement{
 		requirement("socket diagnosis", "works", "a kernel with CONFIG_INET_DIAG, or modprobe tcp_diag", tryDiagnosis()),
 		requirement("pidfd_getfd", "works", "Linux 5.6 or later, and no seccomp filter that forbids it", tryDuplicate()),
+		requirement("ptrace", "allowed", "kernel.yama.ptrace_scope below 3, which needs a reboot", checkYama(yamaScope)),
 		requirement(sysPtrace.name, "held", sysPtrace.remedy(), sysPtrace.check()),
 		requirement(sysAdmin.name, "held", sysAdmin.remedy(), sysAdmin.check()),
 	}
@@ -93,4 +97,24 @@ func tryDuplicate() error {
 		return err
 	}
 	return unix.Close(fd)
+}
+
+// yamaScope says who may take hold of another process, where the kernel has the
+// security module Yama.
+const yamaScope = "/proc/sys/kernel/yama/ptrace_scope"
+
+// checkYama tells whether the capability is good for anything: the highest
+// setting forbids everybody.
+func checkYama(path string) error {
+	value, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if strings.TrimSpace(string(value)) == "3" {
+		return errors.New("kernel.yama.ptrace_scope is 3: forbidden to everyone")
+	}
+	return nil
 }

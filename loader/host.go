@@ -11,10 +11,11 @@ import (
 
 // Requirement is one thing that the shortcut needs of the host.
 type Requirement struct {
-	Name   string
-	Met    bool
-	Detail string // what was found
-	Remedy string // what to do if it is not met
+	Name     string
+	Met      bool
+	Detail   string // what was found
+	Remedy   string // what to do if it is not met
+	Optional bool   // Load goes on without it
 }
 
 // bpfFS is BPF_FS_MAGIC of linux/magic.h.
@@ -37,13 +38,14 @@ var capabilities = [...]struct {
 // changes nothing. Whether the kernel also behaves is known only by Load.
 func Requirements(pins string) []Requirement {
 	var list []Requirement
-	kernel := Requirement{Name: "kernel", Detail: release(), Remedy: "Linux 6.1 or later with CONFIG_DEBUG_INFO_BTF"}
-	if _, err := os.Stat("/sys/kernel/btf/vmlinux"); err == nil {
-		kernel.Met = true
-	} else {
-		kernel.Detail += ", type information: " + err.Error()
+	// Distributions bring what is new to old kernels: the trial decides.
+	list = append(list, Requirement{Name: "kernel", Met: recent(release()), Detail: release(), Remedy: "Linux 6.1 or later", Optional: true})
+	const types = "/sys/kernel/btf/vmlinux"
+	btf := Requirement{Name: "BTF", Met: true, Detail: types, Remedy: "a kernel with CONFIG_DEBUG_INFO_BTF"}
+	if _, err := os.Stat(types); err != nil {
+		btf.Met, btf.Detail = false, err.Error()
 	}
-	list = append(list, kernel)
+	list = append(list, btf)
 
 	effective, err := effectiveCapabilities()
 	for _, c := range capabilities {
@@ -57,7 +59,8 @@ func Requirements(pins string) []Requirement {
 		list = append(list, r)
 	}
 
-	jit := Requirement{Name: "JIT", Remedy: "sysctl net.core.bpf_jit_enable=1"}
+	// Interpreted programs are slow, not wrong.
+	jit := Requirement{Name: "JIT", Remedy: "sysctl net.core.bpf_jit_enable=1", Optional: true}
 	value, err := os.ReadFile("/proc/sys/net/core/bpf_jit_enable")
 	switch setting := strings.TrimSpace(string(value)); {
 	case err != nil:
@@ -90,11 +93,10 @@ func bpffs(pins string) Requirement {
 	return r
 }
 
-// checkHost returns the first requirement that is not met. Interpreted programs
-// are slow, not wrong.
+// checkHost returns the first requirement that is not met and has to be.
 func checkHost(pins string) error {
 	for _, r := range Requirements(pins) {
-		if !r.Met && r.Name != "JIT" {
+		if !r.Met && !r.Optional {
 			return &UnsupportedError{What: r.Name + ": " + r.Detail, Remedy: r.Remedy}
 		}
 	}
@@ -116,4 +118,13 @@ func release() string {
 		return "Linux"
 	}
 	return "Linux " + unix.ByteSliceToString(name.Release[:])
+}
+
+// recent tells whether a release, as release returns it, is 6.1 or later.
+func recent(release string) bool {
+	var major, minor int
+	if _, err := fmt.Sscanf(release, "Linux %d.%d", &major, &minor); err != nil {
+		return false
+	}
+	return major > 6 || major == 6 && minor >= 1
 }

@@ -55,8 +55,8 @@ func newRoot(e *env) *cobra.Command {
 is reached: it speaks EPMD and an HTTP upgrade to the Erlang distribution,
 finds the node that is meant, and passes ordinary web traffic on.
 
-Begin with ` + "`oneport serve`" + `; nodes need no change. The other commands read from
-the running daemon over its control socket.`,
+Begin with ` + "`oneport serve`" + `; nodes need no change. ` + "`oneport doctor`" + ` looks at the host;
+the other commands read from the running daemon over its control socket.`,
 		Args:          cobra.NoArgs,
 		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
 		SilenceErrors: true,
@@ -68,7 +68,7 @@ the running daemon over its control socket.`,
 		return fmt.Errorf("%w; see `%s --help`", err, c.CommandPath())
 	})
 	root.AddCommand(
-		newServe(e), newNodes(e), newConnections(e), newStatus(e), newDrop(e), newAlias(e), newVersion(e), newEPMD(e),
+		newServe(e), newNodes(e), newConnections(e), newStatus(e), newDrop(e), newAlias(e), newDoctor(e), newVersion(e), newEPMD(e),
 	)
 	return root
 }

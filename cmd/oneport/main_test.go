@@ -154,6 +154,7 @@ func TestWrongUse(t *testing.T) {
 		{"serve --log-format xml", 2, "json"},
 		{"serve --shortcut off --listen 127.0.0.1:0 --node-socket= --control " + socket, 1, "in use by another daemon"},
 		{"serve --shortcut off --listen 127.0.0.1:0 --node-socket= --control /nonexistent/x.sock", 1, "--control"},
+		{"doctor --pins oneport", 2, "absolute path"},
 		{"nodes --control /nonexistent/x.sock", 1, "oneport serve"},
 		{"connections --control /nonexistent/x.sock", 1, "oneport serve"},
 		{"status --control /nonexistent/x.sock", 1, "oneport serve"},

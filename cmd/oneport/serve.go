@@ -318,12 +318,18 @@ func clipToFileLimit(o *door.Options) {
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 		return
 	}
-	spare := min(spareFiles, limit.Cur/2)
-	if most := int(min(limit.Cur-spare, 1<<30) / 2); most < o.MaxConns {
+	if most := maxConnections(limit.Cur); most < o.MaxConns {
 		o.Log.WithFields(logrus.Fields{"limit": limit.Cur, "max_connections": most}).
 			Warn("max-connections is lowered to the limit of open files; raise it with ulimit -n or LimitNOFILE=")
 		o.MaxConns = most
 	}
+}
+
+// maxConnections is how many relayed connections a limit of open files is good
+// for.
+func maxConnections(files uint64) int {
+	spare := min(spareFiles, files/2)
+	return int(min(files-spare, 1<<30) / 2)
 }
 
 // notify tells systemd (sd_notify(3)) how the daemon stands, if systemd asks.
