@@ -41,14 +41,26 @@ func (d *Door) deliver(ctx context.Context, c *Conn, name string, a asker, taken
 		d.refuse(c, a, CauseNoNode, &upgrade.Refusal{Status: http.StatusNotFound, Reason: fmt.Sprintf("no node %q is registered here", name)})
 		return
 	}
-	done, granted, why := d.hand(ctx, c, reg, a, taken)
-	if done {
+	granted, why := false, d.demanded()
+	if d.handsOver() {
+		var done bool
+		if done, granted, why = d.hand(ctx, c, reg, a, taken); done {
+			return
+		}
+	}
+	if d.o.Path == Handover {
+		d.giveUp(c, a, granted, CausePath, d.impossible(why))
 		return
 	}
 	node, err := d.dial(ctx, c.local.Addr(), reg)
 	if err != nil {
 		d.log.WithField("id", c.id).WithField("node", name).WithError(err).Debug("connecting to the node")
 		d.unreachable(c, a, reg, granted, why, err)
+		return
+	}
+	if err := d.possible(ctx, c, node); err != nil {
+		node.Close()
+		d.giveUp(c, a, granted, CausePath, d.impossible(err.Error()))
 		return
 	}
 	if granted {
@@ -60,18 +72,26 @@ func (d *Door) deliver(ctx context.Context, c *Conn, name string, a asker, taken
 // unreachable refuses a client whose node neither took nor accepted its
 // connection.
 func (d *Door) unreachable(c *Conn, a asker, reg *epmd.Registration, granted bool, why string, err error) {
-	reason := fmt.Sprintf("node %q is registered and does not answer on its port %d", reg.Name, reg.Port)
-	if errors.Is(err, errNoPort) {
-		reason = fmt.Sprintf("node %q takes connections by descriptor only, and %s", reg.Name, why)
+	switch noPort := errors.Is(err, errNoPort); {
+	case noPort && d.o.Path != "":
+		d.giveUp(c, a, granted, CausePath, d.impossible(fmt.Sprintf("node %q takes connections by descriptor only", reg.Name)))
+	case noPort:
+		d.giveUp(c, a, granted, CauseUnreachable, fmt.Sprintf("node %q takes connections by descriptor only, and %s", reg.Name, why))
+	default:
+		d.giveUp(c, a, granted, CauseUnreachable, fmt.Sprintf("node %q is registered and does not answer on its port %d", reg.Name, reg.Port))
 	}
+}
+
+// giveUp refuses a client that may have been told yes already.
+func (d *Door) giveUp(c *Conn, a asker, granted bool, cause Cause, reason string) {
 	if granted {
-		// The client was told yes; what is left is to end its connection, also
-		// for a receiver that still holds a copy.
-		c.refused(CauseUnreachable, reason)
+		// What is left is to end its connection, also for a receiver that still
+		// holds a copy.
+		c.refused(cause, reason)
 		c.tcp.CloseWrite()
 		return
 	}
-	d.refuse(c, a, CauseUnreachable, unavailable(reason))
+	d.refuse(c, a, cause, unavailable(reason))
 }
 
 // grantedAsker is one whose client was told yes already.
@@ -133,6 +153,7 @@ func (d *Door) join(ctx context.Context, c *Conn, node *net.TCPConn, a asker, ve
 		Prefix:   taken,
 		Counters: &c.bytes,
 		Shortcut: short,
+		Only:     d.o.Path,
 		OnPath: func(path relay.Path, worse string) {
 			switch {
 			case worse == "":
@@ -144,29 +165,49 @@ func (d *Door) join(ctx context.Context, c *Conn, node *net.TCPConn, a asker, ve
 		},
 	}
 	if c.web {
-		c.ends(string(relay.Join(ctx, c.tcp, node, o).Reason))
+		d.relayed(c, relay.Join(ctx, c.tcp, node, o))
 		return
 	}
 	c.relaying = true
 	d.serving.Add(1)
 	relay.Start(ctx, c.tcp, node, o, func(result relay.Result) {
-		c.ends(string(result.Reason))
+		d.relayed(c, result)
 		d.leave(c)
 		d.serving.Done()
 	})
+}
+
+// relayed records how a relay has ended.
+func (d *Door) relayed(c *Conn, result relay.Result) {
+	if result.Reason == relay.Impossible {
+		// After the client was told yes: it saw a reset.
+		c.refused(CausePath, d.impossible(result.Err.Error()))
+		return
+	}
+	c.ends(string(result.Reason))
 }
 
 // forward gives a connection to a node of another host: by that host's door if
 // it has one, else by its EPMD.
 func (d *Door) forward(ctx context.Context, c *Conn, want upgrade.Decision, taken []byte) {
 	c.routed(want.Node + "@" + want.Host)
+	const elsewhere = "the node is on another host"
+	switch d.o.Path {
+	case Handover, relay.Shortcut:
+		d.refuse(c, upgradeAsker{}, CausePath, unavailable(d.impossible(elsewhere)))
+		return
+	}
+	if err := relay.Try(d.o.Path); err != nil {
+		d.refuse(c, upgradeAsker{}, CausePath, unavailable(d.impossible(err.Error())))
+		return
+	}
 	node, version, err := d.reach(ctx, c.local, want)
 	if err != nil {
 		refusal := forwardRefusal(want, err)
 		d.refuse(c, upgradeAsker{}, causeOf(refusal), refusal)
 		return
 	}
-	d.join(ctx, c, node, upgradeAsker{}, version, taken, "the node is on another host", nil)
+	d.join(ctx, c, node, upgradeAsker{}, version, taken, elsewhere, nil)
 }
 
 func (d *Door) reach(ctx context.Context, local netip.AddrPort, want upgrade.Decision) (*net.TCPConn, uint16, error) {

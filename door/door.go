@@ -29,6 +29,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"oneport/epmd"
+	"oneport/relay"
 	"oneport/upgrade"
 )
 
@@ -57,6 +58,7 @@ type Options struct {
 	Hosts         []string              // further names of this host
 	Addresses     map[netip.Addr]string // node by local address, for stock clients
 	Advertise     Advertise             // default AdvertiseDoor
+	Path          relay.Path            // the one path of connections to nodes, of Paths; empty: the best there is
 	NodeSocket    string                // path of the socket by which nodes take descriptors; empty: none can
 	Own           map[string]uint32     // user by name of a node, where it is not the one who registered it
 	Aliases       []Alias               // further names of nodes; their targets may be registered later

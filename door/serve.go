@@ -133,7 +133,7 @@ func (d *Door) serveHandover(ctx context.Context, c *Conn, head []byte) {
 	if reg, _, ok := d.resolve(name); ok {
 		name = reg.Name
 		c.routed(name)
-		if d.handToFork(ctx, c, reg) {
+		if d.handsOver() && d.handToFork(ctx, c, reg) {
 			return
 		}
 	}
@@ -192,11 +192,12 @@ func causeOf(r *upgrade.Refusal) Cause {
 // answer decides what a PORT_PLEASE2 is told: a client on this host gets the
 // node's own port and never comes back to the door; one from elsewhere gets
 // the door's, and the node is remembered for it. So does every client of a
-// node that has no port, since it takes connections by descriptor only.
+// node that has no port, since it takes connections by descriptor only, and
+// every client where a path is demanded.
 func (d *Door) answer(ctx context.Context, tcp *net.TCPConn, reg *epmd.Registration) (port uint16, ok bool) {
 	peer, local := addrPort(tcp.RemoteAddr()), addrPort(tcp.LocalAddr())
 	switch here := epmd.IsLocal(peer, local); {
-	case reg.Port != 0 && (here || d.o.Advertise == AdvertiseDirect):
+	case reg.Port != 0 && d.o.Path == "" && (here || d.o.Advertise == AdvertiseDirect):
 		if d.o.Shortcut != nil {
 			d.o.Shortcut.Expect(reg.Port, here)
 		}

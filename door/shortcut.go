@@ -13,6 +13,8 @@ import (
 // Shortcut gives connections a short way in the kernel, as *shortcut.Service
 // does. Whatever fails there harms no connection.
 type Shortcut interface {
+	// Check says why a connection that is about to be relayed can have none.
+	Check(ctx context.Context, c shortcut.Connection, client, node *net.TCPConn) error
 	// Relayed is asked for the short way of a connection that is about to be
 	// relayed.
 	Relayed(ctx context.Context, c shortcut.Connection, client, node *net.TCPConn, taken int, changed shortcut.Changed) (stop func())
@@ -42,7 +44,7 @@ func (d *Door) shortcut(c *Conn) shortener {
 
 // shorten asks for the short way of a connection that was handed over.
 func (d *Door) shorten(h *handed) {
-	if d.o.Shortcut == nil {
+	if d.o.Shortcut == nil || d.o.Path == Handover {
 		return
 	}
 	d.o.Shortcut.Handed(h.known(), func(open bool, why string) {

@@ -40,6 +40,7 @@ const (
 	CauseNoLease      Cause = "handshake without a question"
 	CauseHost         Cause = "not our host"
 	CauseUnreachable  Cause = "node does not answer"
+	CausePath         Cause = "path not possible" // the one that was demanded
 	CauseShuttingDown Cause = "shutting down"
 )
 

@@ -6,8 +6,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// bufferSize is the size of the path Copy's buffers, that of io.Copy.
-const bufferSize = 32 << 10
+// bufferSize is the size of the path Copy's buffers.
+const bufferSize = 64 << 10
 
 // buffer is the vessel of the path Copy.
 type buffer struct {

@@ -122,7 +122,9 @@ func (d *direction) fill() error {
 func (d *direction) fillOnce(fd uintptr) bool {
 	for {
 		if d.vessel == nil {
-			d.vessel = d.relay.take()
+			if d.vessel, d.err = d.relay.take(); d.err != nil {
+				return true
+			}
 		}
 		d.n, d.err = d.vessel.fill(int(fd))
 		switch {
@@ -131,7 +133,9 @@ func (d *direction) fillOnce(fd uintptr) bool {
 			return false
 		case d.err == errNoSplice:
 			d.putDown()
-			d.relay.fallBack(d.err)
+			if d.err = d.relay.fallBack(d.err); d.err != nil {
+				return true
+			}
 		default:
 			return true
 		}

@@ -3,6 +3,7 @@ package relay
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"net"
 	"testing"
@@ -13,17 +14,7 @@ import (
 // A socket that cannot splice is refused with EINVAL, and so is a pipe that is
 // none: with one in the cache, the first byte finds out, and is copied.
 func TestRefusedSpliceFallsBackToCopy(t *testing.T) {
-	devnull := func() int {
-		fd, err := unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return fd
-	}
-	pipes.open()
-	defer pipes.close()
-	pipes.put(&pipe{r: devnull(), w: devnull()})
-
+	spoilPipes(t)
 	client, clientSide := loopback(t)
 	nodeSide, node := loopback(t)
 	var paths []Path
@@ -53,6 +44,43 @@ func TestRefusedSpliceFallsBackToCopy(t *testing.T) {
 	if len(paths) != 2 || paths[0] != Splice || paths[1] != Copy {
 		t.Errorf("OnPath was told %v, want splice, then copy", paths)
 	}
+}
+
+// Where nothing but splice will do, it resets both ends instead.
+func TestRefusedSpliceEndsARelayThatIsToSplice(t *testing.T) {
+	spoilPipes(t)
+	client, clientSide := loopback(t)
+	defer client.Close()
+	nodeSide, node := loopback(t)
+	defer node.Close()
+	done := make(chan Result, 1)
+	Start(t.Context(), clientSide, nodeSide, Options{Only: Splice}, func(r Result) { done <- r })
+	if _, err := client.Write([]byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	for _, end := range []*net.TCPConn{node, client} {
+		if _, err := end.Read(make([]byte, 1)); !errors.Is(err, unix.ECONNRESET) {
+			t.Errorf("an end sees %v, not a reset", err)
+		}
+	}
+	if r := <-done; r.Reason != Impossible || r.Path != Splice || r.Err == nil || r.Err.Error() != "splice: "+errNoSplice.Error() {
+		t.Errorf("result: %+v", r)
+	}
+}
+
+// spoilPipes has the next relay take a pipe that is none.
+func spoilPipes(t *testing.T) {
+	t.Helper()
+	devnull := func() int {
+		fd, err := unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return fd
+	}
+	pipes.open()
+	t.Cleanup(pipes.close)
+	pipes.put(&pipe{r: devnull(), w: devnull()})
 }
 
 func loopback(t *testing.T) (dialed, accepted *net.TCPConn) {

@@ -15,6 +15,7 @@ package relay
 
 import (
 	"context"
+	"errors"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -46,6 +47,7 @@ const (
 	NodeTimedOut   Reason = "node timed out"
 	ClientFailed   Reason = "client failed" // any other error of its socket
 	NodeFailed     Reason = "node failed"
+	Impossible     Reason = "path not possible" // see Options.Only
 )
 
 // Counters counts the bytes written to each end. They are exact at any time
@@ -67,8 +69,9 @@ type Options struct {
 	// Prefix. When that way opens or shuts, and why it does not open or was shut,
 	// is said by changed. stop, which must not be nil, is called at the end.
 	Shortcut func(ctx context.Context, client, node *net.TCPConn, taken int, changed func(open bool, why string)) (stop func())
-	// Best is the best path to try; empty means the best there is.
-	Best Path
+	// Only is the one path to take; empty means the best there is. Where it is
+	// not possible, or not any more, both connections are reset.
+	Only Path
 	// OnPath, if not nil, is called with the path and with why it is not a
 	// better one, when the relay starts and when the path changes. It must not
 	// block.
@@ -91,6 +94,22 @@ var keepAlive = net.KeepAliveConfig{
 	Idle:     60 * time.Second,
 	Interval: 15 * time.Second,
 	Count:    5,
+}
+
+// Try says why a path that Join is to take is not possible at this moment, or
+// nil. It knows nothing of shortcuts, which others make.
+func Try(path Path) error {
+	if path != Splice {
+		return nil
+	}
+	pipes.open()
+	defer pipes.close()
+	p, err := pipes.take()
+	if err != nil {
+		return &impossibleError{Splice, err.Error()}
+	}
+	p.release()
+	return nil
 }
 
 // Join is Start, and returns at the end.
@@ -124,6 +143,7 @@ func Start(ctx context.Context, client, node *net.TCPConn, o Options, ended func
 		client:  side{conn: client, reset: ClientReset, timedOut: ClientTimedOut, failed: ClientFailed},
 		node:    side{conn: node, reset: NodeReset, timedOut: NodeTimedOut, failed: NodeFailed},
 		onPath:  o.OnPath,
+		only:    o.Only,
 		onEnd:   ended,
 		running: 2,
 	}
@@ -136,11 +156,19 @@ func Start(ctx context.Context, client, node *net.TCPConn, o Options, ended func
 			return
 		}
 	}
-	r.choosePath(o.Best)
+	if err := r.choosePath(); err != nil {
+		r.end(Impossible, err)
+		r.leave(2)
+		return
+	}
 
 	r.forget = context.AfterFunc(ctx, func() { r.end(Cancelled, context.Cause(ctx)) })
-	if o.Shortcut != nil && (o.Best == "" || o.Best == Shortcut) {
+	switch {
+	case o.Only != "" && o.Only != Shortcut:
+	case o.Shortcut != nil:
 		r.lengthen = o.Shortcut(ctx, client, node, len(o.Prefix), r.shorten)
+	case o.Only == Shortcut:
+		r.shorten(false, "none here")
 	}
 	r.toNode.init(r, &r.client, &r.node, &counters.ToNode)
 	r.toClient.init(r, &r.node, &r.client, &counters.ToClient)
@@ -156,6 +184,7 @@ type relay struct {
 	copying          atomic.Bool  // path is Copy
 	eofs             atomic.Int32 // directions that came to their end
 	onPath           func(Path, string)
+	only             Path // or empty
 	onEnd            func(Result)
 	forget           func() bool // stops waiting for the context's end
 	lengthen         func()      // ends the way past the relay
@@ -226,7 +255,11 @@ func (r *relay) wake(d *direction) {
 
 // fail ends the relay because of one end.
 func (r *relay) fail(s *side, err error) {
-	r.end(s.reasonFor(err), err)
+	reason := s.reasonFor(err)
+	if impossible := (*impossibleError)(nil); errors.As(err, &impossible) {
+		reason = Impossible
+	}
+	r.end(reason, err)
 }
 
 // end closes both connections. Only the first call counts: what the two
@@ -270,24 +303,37 @@ func (r *relay) result() Result {
 }
 
 // choosePath finds the best path that works here, before the first byte.
-func (r *relay) choosePath(best Path) {
-	if best == Copy {
-		r.setPath(Copy, "splice not asked for")
-		return
+func (r *relay) choosePath() error {
+	if r.only == Copy {
+		r.setPath(Copy, "")
+		return nil
 	}
 	p, err := pipes.take()
 	if err != nil {
-		r.fallBack(err)
-		return
+		return r.fallBack(err)
 	}
 	p.release()
 	r.setPath(Splice, "")
+	return nil
 }
 
-// fallBack goes on by copying, because splice is impossible. The pipe of the
-// direction that found out is empty; the other direction follows when its is.
-func (r *relay) fallBack(cause error) {
+// impossibleError says why the one path to take is not possible.
+type impossibleError struct {
+	path Path
+	why  string
+}
+
+func (e *impossibleError) Error() string { return string(e.path) + ": " + e.why }
+
+// fallBack goes on by copying, because splice is impossible, unless nothing else
+// will do. The pipe of the direction that found out is empty; the other direction
+// follows when its is.
+func (r *relay) fallBack(cause error) error {
+	if r.only == Splice {
+		return &impossibleError{Splice, cause.Error()}
+	}
 	r.setPath(Copy, "splice: "+cause.Error())
+	return nil
 }
 
 func (r *relay) setPath(path Path, why string) {
@@ -304,9 +350,12 @@ func (r *relay) setPath(path Path, why string) {
 // shorten records that there is a way past the relay, or why there is none.
 func (r *relay) shorten(open bool, why string) {
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	r.short, r.long = open, why
 	r.tell()
+	r.mu.Unlock()
+	if !open && r.only == Shortcut {
+		r.end(Impossible, &impossibleError{Shortcut, why})
+	}
 }
 
 // tell reports the path. r.mu is held.
@@ -331,13 +380,16 @@ func (r *relay) shown() (Path, string) {
 }
 
 // take returns an empty vessel of the relay's path.
-func (r *relay) take() vessel {
-	if !r.copying.Load() {
-		p, err := pipes.take()
-		if err == nil {
-			return p
-		}
-		r.fallBack(err)
+func (r *relay) take() (vessel, error) {
+	if r.copying.Load() {
+		return takeBuffer(), nil
 	}
-	return takeBuffer()
+	p, err := pipes.take()
+	if err == nil {
+		return p, nil
+	}
+	if err := r.fallBack(err); err != nil {
+		return nil, err
+	}
+	return takeBuffer(), nil
 }

@@ -199,7 +199,7 @@ func TestBytesBothWaysAtOnce(t *testing.T) {
 	for _, network := range []string{"tcp4", "tcp6"} {
 		for _, path := range []relay.Path{relay.Splice, relay.Copy} {
 			t.Run(network+"/"+string(path), func(t *testing.T) {
-				j := join(t, network, relay.Options{Best: path})
+				j := join(t, network, relay.Options{Only: path})
 				var all sync.WaitGroup
 				run := func(what string, do func() error) {
 					all.Go(func() {
@@ -232,7 +232,7 @@ func TestBytesBothWaysAtOnce(t *testing.T) {
 func TestSplicedBytesDoNotEnterTheProcess(t *testing.T) {
 	const size = 8 << 20
 	read := func(path relay.Path) float64 {
-		j := join(t, "tcp4", relay.Options{Best: path})
+		j := join(t, "tcp4", relay.Options{Only: path})
 		before := bytesRead(t)
 		var all sync.WaitGroup
 		all.Go(func() {
@@ -613,6 +613,60 @@ func TestWithoutAPipeBytesAreCopied(t *testing.T) {
 	}
 	if said := <-steps; said.path != result.Path || said.why != result.Why {
 		t.Errorf("OnPath was told %+v, the result is %+v", said, result)
+	}
+}
+
+// A relay that may take one path only does not fall back: it resets both ends
+// where that is not possible, before the first byte or later, and says why.
+func TestOnlyOnePath(t *testing.T) {
+	type changed = func(open bool, why string)
+	for _, tt := range []struct {
+		name  string
+		o     relay.Options
+		spoil func(t *testing.T) // makes the path impossible, before the start
+		path  relay.Path         // in the result
+		why   string             // in its error
+	}{
+		{"splice without descriptors", relay.Options{Only: relay.Splice}, exhaustDescriptors, "", "splice: too many open files"},
+		{"shortcut with nobody who makes one", relay.Options{Only: relay.Shortcut}, nil, relay.Splice, "shortcut: none here"},
+		{"shortcut that cannot be made", relay.Options{Only: relay.Shortcut,
+			Shortcut: func(_ context.Context, _, _ *net.TCPConn, _ int, changed changed) func() {
+				changed(false, "no reason")
+				return func() {}
+			}}, nil, relay.Splice, "shortcut: no reason"},
+		{"shortcut that is taken out", relay.Options{Only: relay.Shortcut,
+			Shortcut: func(_ context.Context, _, _ *net.TCPConn, _ int, changed changed) func() {
+				changed(true, "")
+				timer := time.AfterFunc(10*time.Millisecond, func() { changed(false, "no gain") })
+				return func() { timer.Stop() }
+			}}, nil, relay.Splice, "shortcut: no gain"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			client, clientSide := connect(t, "tcp4")
+			defer client.Close()
+			nodeSide, node := connect(t, "tcp4")
+			defer node.Close()
+			if tt.spoil != nil {
+				tt.spoil(t)
+				if err := relay.Try(tt.o.Only); err == nil || err.Error() != tt.why {
+					t.Errorf("tried beforehand: %v", err)
+				}
+			}
+			result := relay.Join(t.Context(), clientSide, nodeSide, tt.o)
+			if result.Reason != relay.Impossible || result.Path != tt.path || result.Err == nil || result.Err.Error() != tt.why {
+				t.Errorf("result: %+v", result)
+			}
+			for _, end := range []*net.TCPConn{client, node} {
+				if _, err := end.Read(make([]byte, 1)); !errors.Is(err, unix.ECONNRESET) {
+					t.Errorf("an end sees %v, not a reset", err)
+				}
+			}
+		})
+	}
+	for _, path := range []relay.Path{relay.Copy, relay.Splice, relay.Shortcut} {
+		if err := relay.Try(path); err != nil {
+			t.Errorf("%s: %v", path, err)
+		}
 	}
 }
 

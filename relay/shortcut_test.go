@@ -76,7 +76,7 @@ func TestShortcutIsAskedForFirst(t *testing.T) {
 func TestNoShortcutWhereAnotherPathIsWanted(t *testing.T) {
 	for _, best := range []relay.Path{relay.Splice, relay.Copy} {
 		j := join(t, "tcp4", relay.Options{
-			Best: best,
+			Only: best,
 			Shortcut: func(context.Context, *net.TCPConn, *net.TCPConn, int, func(bool, string)) func() {
 				t.Error("asked")
 				return func() {}

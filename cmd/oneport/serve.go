@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -21,6 +22,7 @@ import (
 
 	"oneport/door"
 	"oneport/loader"
+	"oneport/relay"
 	"oneport/shortcut"
 	"oneport/upgrade"
 )
@@ -34,7 +36,7 @@ const defaultNodeSocket = "/run/oneport/node.sock"
 type serveFlags struct {
 	listen, hosts, addresses, own, aliases, allow, discoverFrom, forward []string
 	advertise, web, control, nodeSocket, logLevel, logFormat             string
-	shortcut, pins                                                       string
+	path, shortcut, pins                                                 string
 	drain, headerTimeout                                                 time.Duration
 	maxHeader, maxConns, maxPerSource                                    int
 }
@@ -66,6 +68,7 @@ It takes the place of OTP's epmd, which must not run on the same port. Without
 	fl.StringVar(&f.nodeSocket, "node-socket", defaultNodeSocket, "`PATH` of the socket by which nodes take descriptors; empty: none can")
 	fl.StringArrayVar(&f.own, "own", nil, "`NAME=UID`: user who may take descriptors for a node, in place of the one who registered it (repeatable)")
 	fl.StringArrayVar(&f.aliases, "alias", nil, "`ALIAS=TARGET`: further name of a node; TARGET is its name, or its full name NAME@HOST (repeatable)")
+	fl.StringVar(&f.path, "path", autoPath, "way of all connections to nodes: `auto|handover|shortcut|splice|copy`; but for auto, those that cannot take it are refused")
 	fl.StringVar(&f.shortcut, "shortcut", string(shortcut.Auto), "connections that go past TCP in the kernel: `auto|off|all` (auto: those that gain)")
 	fl.StringVar(&f.pins, "pins", loader.Pins, "`DIR` on a bpffs where what the kernel does for them is pinned, to outlive the daemon")
 	fl.StringVar(&f.control, "control", defaultControl, "`PATH` of the control socket")
@@ -148,7 +151,20 @@ func (f *serveFlags) options() (door.Options, error) {
 		}
 		o.Forward = append(o.Forward, p)
 	}
+	if f.path != autoPath {
+		o.Path = relay.Path(f.path)
+	}
 	switch {
+	case o.Path != "" && !slices.Contains(door.Paths[:], o.Path):
+		return o, fmt.Errorf("--path %q: expected auto, handover, shortcut, splice or copy", f.path)
+	case o.Path == door.Handover && f.nodeSocket == "":
+		return o, errors.New("--path handover: no node can be handed anything without --node-socket")
+	case o.Path == relay.Shortcut && f.shortcut == string(shortcut.Off):
+		return o, errors.New("--path shortcut: it is switched off by --shortcut off")
+	case o.Path != "" && o.Path != relay.Shortcut && f.shortcut == string(shortcut.All):
+		return o, fmt.Errorf("--path %s: no connection can take the shortcut of --shortcut all", f.path)
+	case o.Path != "" && o.Advertise == door.AdvertiseDirect:
+		return o, fmt.Errorf("--path %s: clients would connect past the door by --advertise direct", f.path)
 	case !slices.Contains(shortcut.Modes[:], shortcut.Mode(f.shortcut)):
 		return o, fmt.Errorf("--shortcut %q: expected auto, off or all", f.shortcut)
 	case f.shortcut != string(shortcut.Off) && !filepath.IsAbs(f.pins):
@@ -174,6 +190,21 @@ const (
 	minHeader = 4 << 10
 	maxHeader = 64 << 10
 )
+
+// autoPath is the value of --path that leaves the choice to the daemon.
+const autoPath = "auto"
+
+// shortcutMode is which connections get a short way, where --path has not
+// settled it: then it is all or none.
+func (f *serveFlags) shortcutMode() shortcut.Mode {
+	switch f.path {
+	case autoPath:
+		return shortcut.Mode(f.shortcut)
+	case string(relay.Shortcut):
+		return shortcut.All
+	}
+	return shortcut.Off
+}
 
 // parseNetworks reads networks; an address alone is a network of one.
 func parseNetworks(flag string, list []string) ([]netip.Prefix, error) {
@@ -255,7 +286,7 @@ func serve(ctx context.Context, e *env, f *serveFlags) error {
 	}
 	// Before the first listener: who is served from the start gets the same as
 	// those later.
-	short := shortcut.Open(shortcut.Options{Mode: shortcut.Mode(f.shortcut), Pins: f.pins, Log: o.Log})
+	short := shortcut.Open(shortcut.Options{Mode: f.shortcutMode(), Pins: f.pins, Log: o.Log})
 	defer func() {
 		if err := short.Close(); err != nil {
 			o.Log.WithError(err).Warn("letting go of the shortcut")
@@ -265,6 +296,12 @@ func serve(ctx context.Context, e *env, f *serveFlags) error {
 		return failed(err)
 	}
 	o.Shortcut = short
+	if o.Path != "" {
+		if why, off := strings.CutPrefix(short.State(), "off: "); off && o.Path == relay.Shortcut {
+			return failed(fmt.Errorf("--path shortcut is not possible: %s; see `oneport doctor`", why))
+		}
+		o.Log.WithField("path", f.path).Warn("connections to nodes take this path only, or are refused")
+	}
 	d, err := door.Open(ctx, o)
 	if err != nil {
 		return failed(err)

@@ -17,7 +17,7 @@ import (
 // typed is serve's command line with nothing wrong in it.
 func typed() serveFlags {
 	return serveFlags{
-		listen: []string{"127.0.0.1:4369"}, control: defaultControl, advertise: "door", shortcut: "auto", pins: loader.Pins,
+		listen: []string{"127.0.0.1:4369"}, control: defaultControl, advertise: "door", nodeSocket: defaultNodeSocket, path: autoPath, shortcut: "auto", pins: loader.Pins,
 		headerTimeout: time.Second, maxHeader: door.DefaultMaxHeader, maxConns: 100, maxPerSource: 10,
 	}
 }
@@ -61,6 +61,7 @@ func TestWrongValuesNameTheirFlag(t *testing.T) {
 		"--alias":    func(f *serveFlags) { f.aliases = []string{"www"} },
 		"--web":      func(f *serveFlags) { f.web = "ftp://127.0.0.1" },
 		"--shortcut": func(f *serveFlags) { f.shortcut = "on" },
+		"--path":     func(f *serveFlags) { f.path = "direct" },
 		"--pins":     func(f *serveFlags) { f.pins = "oneport" },
 		"--control":  func(f *serveFlags) { f.control = "/" + strings.Repeat("x", maxControlPath) },
 	} {
