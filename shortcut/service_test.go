@@ -185,14 +185,20 @@ func TestNoShortcut(t *testing.T) {
 func TestOnlyBEAMs(t *testing.T) {
 	s := open(t, Options{Mode: All})
 	client, node := tcpPair(t)
-	told := make(chan event, 1)
 	ctx, cancel := context.WithTimeout(t.Context(), deadline)
 	defer cancel()
-	stop := s.Relayed(ctx, Connection{ID: 1, Peer: addrPort(client.RemoteAddr()), Local: addrPort(client.LocalAddr()), ThisHost: true}, client, node, 0,
-		func(open bool, why string) { told <- event{open, why} })
-	defer stop()
-	if e := <-told; e != (event{false, "no Erlang VM has this socket"}) {
-		t.Errorf("%+v", e)
+	for {
+		var told event
+		s.Relayed(ctx, Connection{ID: 1, Peer: addrPort(client.RemoteAddr()), Local: addrPort(client.LocalAddr()), ThisHost: true}, client, node, 0,
+			func(open bool, why string) { told = event{open, why} })()
+		// On a busy machine the time for it may be over before it is known.
+		if strings.Contains(told.why, context.DeadlineExceeded.Error()) && ctx.Err() == nil {
+			continue
+		}
+		if told != (event{false, "no Erlang VM has this socket"}) {
+			t.Errorf("%+v", told)
+		}
+		return
 	}
 }
 
