@@ -16,8 +16,8 @@ import (
 
 // BenchmarkShortcut compares real nodes in network namespaces of one host that
 // are paired with the same that are not: over the relay (through), after a
-// handover (direct), and with a client that cannot be seen (outward); and the
-// first two with both nodes in one namespace. The same work is done with both in
+// handover (direct), and with a client that cannot be seen (outward), over a
+// limited link as well; and the first two with both nodes in one namespace. The same work is done with both in
 // turns. ratio is that of a round, paired by unpaired: of the speeds, of the medians of calls, and of the CPU time that
 // the nodes and the daemon used.
 //
@@ -40,10 +40,12 @@ func BenchmarkShortcut(b *testing.B) {
 		taking   bool // the nodes take descriptors
 		disguise bool // the client cannot be seen
 		alone    bool // client and node are in one namespace
+		limited  bool // to 300 MB/s, from the node to the client
 	}{
 		{name: "through"},
 		{name: "direct", taking: true},
 		{name: "outward", disguise: true},
+		{name: "outward-limited", disguise: true, limited: true},
 		{name: "loopback-through", alone: true},
 		{name: "loopback-direct", alone: true, taking: true},
 	} {
@@ -63,6 +65,12 @@ func BenchmarkShortcut(b *testing.B) {
 			for k, flags := range [][]string{short(b, made[1], mode), nil} {
 				h := made[1+k]
 				daemons[k] = serve(b, h, flags...)
+				if v.limited {
+					limit := h.Command(b.Context(), "tc", "qdisc", "add", "dev", "eth0", "root", "tbf", "rate", "2400mbit", "burst", "1mb", "latency", "50ms")
+					if out, err := limit.CombinedOutput(); err != nil {
+						b.Fatalf("%v\n%s", err, out)
+					}
+				}
 				options := []hosts.Option{alone(), hosts.CodePath(code)}
 				switch {
 				case v.alone:
@@ -83,7 +91,7 @@ func BenchmarkShortcut(b *testing.B) {
 			}
 			daemons[0].settle(b, clients[0], nodes[0], "b")
 
-			works := []string{"calls", "callers", "megabytes", "burst", "flood", "bulk"}
+			works := []string{"calls", "callers", "megabytes", "burst", "flood", "bulk", "fetch"}
 			took, used := map[string]*[2][]float64{}, map[string]*[2][]float64{}
 			for _, work := range works {
 				took[work], used[work] = new([2][]float64), new([2][]float64)

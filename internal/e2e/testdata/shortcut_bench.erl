@@ -1,5 +1,5 @@
-%% The work that BenchmarkShortcut has one node do with another one. Each takes the node
-%% and returns the nanoseconds that it took; calls/1 returns their median.
+%% The work that BenchmarkShortcut has one node do with another one. work/2 returns the
+%% nanoseconds that it took; of the calls, the median.
 -module(shortcut_bench).
 -export([work/2, echo/0]).
 
@@ -29,15 +29,16 @@ work(Work, Node) ->
             timed(fun() -> [taken(Pid, Message) || _ <- lists:seq(1, ?MEGABYTES)] end);
         burst -> sent(Pid, ?MEGABYTES, 1 bsl 20);
         flood -> sent(Pid, ?FLOOD, 100);
-        bulk -> sent(Pid, 1, ?BULK)
+        bulk -> sent(Pid, 1, ?BULK);
+        fetch -> timed(fun() -> Pid ! {self(), fetch}, receive {fetched, Data} -> ?BULK = byte_size(Data) end end)
     end.
 
 %% peer returns the process that answers on a node, which it starts if need be.
 peer(Node) ->
-    case get(Node) of
+    case rpc:call(Node, erlang, whereis, [?MODULE]) of
         undefined ->
             Pid = spawn(Node, ?MODULE, echo, []),
-            put(Node, Pid),
+            call(Pid, ready),
             Pid;
         Pid -> Pid
     end.
@@ -65,8 +66,13 @@ timed(Fun) ->
     erlang:monotonic_time(nanosecond) - Begin.
 
 echo() ->
+    register(?MODULE, self()),
+    echo(binary:copy(<<1>>, ?BULK)).
+
+echo(Data) ->
     receive
         {take, _} -> ok;
+        {From, fetch} -> From ! {fetched, Data};
         {From, Ref, Message} -> From ! {Ref, Message}
     end,
-    echo().
+    echo(Data).
