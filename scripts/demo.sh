@@ -47,6 +47,7 @@ clean_up() {
 	done
 	wait 2>/dev/null
 	for ns in "$one" "$two"; do ip netns del "$ns" 2>/dev/null; done
+	[[ -z $dir ]] || ! mountpoint -q "$dir/bpf" || umount "$dir/bpf"
 	[[ -z $dir ]] || rm -rf "$dir"
 	exit "$status"
 }
@@ -132,9 +133,9 @@ start web "$two" erl -noinput -eval "{ok, _} = application:ensure_all_started(in
 	{ok, _} = inets:start(httpd, [{port, 8080}, {bind_address, {127,0,0,1}}, {server_name, \"demo\"},
 		{server_root, \"$dir\"}, {document_root, \"$dir\"}, {directory_index, [\"index.html\"]}])."
 start oneport-1 "$one" "$oneport" serve --listen "$ip1:4369" --listen "[$ip61]:4369" \
-	--listen 127.0.0.1:4369 --listen '[::1]:4369' --control "$dir/1.sock" --node-socket "$dir/1.node"
+	--listen 127.0.0.1:4369 --listen '[::1]:4369' --control "$dir/1.sock" --node-socket "$dir/1.node" --shortcut off
 start oneport-2 "$two" "$oneport" serve --listen "$ip2:4369" --listen "[$ip62]:4369" \
-	--listen 127.0.0.1:4369 --listen '[::1]:4369' --control "$dir/2.sock" --node-socket "$dir/2.node" --web http://127.0.0.1:8080
+	--listen 127.0.0.1:4369 --listen '[::1]:4369' --control "$dir/2.sock" --node-socket "$dir/2.node" --web http://127.0.0.1:8080 --shortcut off
 until_true 'the daemon of host 1 answers' ask 1 status
 until_true 'the daemon of host 2 answers' ask 2 status
 ok "oneport serve runs on both ($ip1 and $ip2, and IPv6)"
@@ -226,9 +227,53 @@ between=$(on "$two" ss -Htnp state established "dst $ip1 and sport = :4369" | gr
 [[ $between == 1 ]] || die "between e and d are $between connections"
 ok 'e, a stock node, sends to d all the time; between the two BEAMs is one TCP connection:'
 on "$two" ss -Htnp state established "dst $ip1 and sport = :4369" | grep "pid=$d," | awk '{ print "    " $3, "<->", $4, $5 }'
-kill -9 "$(ask 2 status --json | awk -F'[:,]' '/"pid"/ { print $2 + 0 }')"
+daemon2() { ask 2 status --json | awk -F'[:,]' '/"pid"/ { print $2 + 0 }'; }
+kill -9 "$(daemon2)"
 before=$(megabytes)
 until_true 'the transfer goes on without the daemon' sent $((before + 50))
 ok "kill -9 of the daemon after $before MB, md5 checked; now it is $(megabytes) MB, and it goes on"
+
+title 'One kernel has both hosts, as with containers: past TCP, from socket to socket.'
+[[ $(erl_eval "$one" "stop@$ip1" "io:format(\"~p\", [rpc:call('e@$ip1', erlang, halt, [])])") == '{badrpc,nodedown}' ]] || die 'e does not end'
+# compare NAME FLAGS...: a daemon of host 2 with these flags, a node f there that
+# takes connections itself, a node g on host 1, and how fast g talks to f
+compare() {
+	local name=$1
+	shift
+	start "oneport-2-$name" "$two" "$oneport" serve --listen "$ip2:4369" --listen 127.0.0.1:4369 \
+		--control "$dir/2.sock" --node-socket "$dir/2.node" "$@"
+	until_true "the daemon of host 2 answers ($name)" ask 2 status
+	node "f$name@$ip2" "$two" -connect_all false -pa "$beams" -oneport node_socket="$dir/2.node" -eval '{ok, _} = application:ensure_all_started(oneport).'
+	taking() { grep -q "\"receiver connected\",\"node\":\"f$name\"" "$dir/oneport-2-$name.log"; }
+	until_true "node f takes connections ($name)" taking
+	node "g$name@$ip1" "$one" -connect_all false -eval "
+		F = 'f$name@$ip2', pong = net_adm:ping(F), timer:sleep(500),
+		Median = fun(Count, Do) ->
+			lists:nth(Count div 2, lists:sort([begin {T, _} = timer:tc(Do), T end || _ <- lists:seq(1, Count)]))
+		end,
+		Data = rand:bytes(1 bsl 20), Sum = erlang:md5(Data), Sum = rpc:call(F, erlang, md5, [Data]),
+		Megabyte = Median(300, fun() -> 1048576 = rpc:call(F, erlang, byte_size, [Data]) end),
+		Call = Median(3000, fun() -> 1 = rpc:call(F, erlang, abs, [-1]) end),
+		ok = file:write_file(\"$dir/$name.new\", io_lib:format(\"~b MB/s in messages of 1 MB, ~b us for a small call\", [1048576 div Megabyte, Call])),
+		ok = file:rename(\"$dir/$name.new\", \"$dir/$name\")."
+	until_true "the comparison ($name)" test -s "$dir/$name"
+}
+mkdir "$dir/bpf"
+pins=$dir/bpf/oneport
+if mount -t bpf bpf "$dir/bpf" 2>"$dir/doctor.log" && "$oneport" doctor --pins "$pins" >"$dir/doctor.log"; then
+	compare tcp --path handover
+	ok "plain TCP:    $(<"$dir/tcp")"
+	kill "$(daemon2)"
+	until_true 'the end of the daemon' test ! -e "$dir/2.sock"
+	compare shortcut --pins "$pins"
+	ok "the shortcut: $(<"$dir/shortcut")"
+	ask 2 connections >"$dir/connections"
+	grep -q ' shortcut  *[1-9]' "$dir/connections" || die "nothing went the short way: $(<"$dir/connections")"
+	echo '  $ oneport connections'
+	sed 's/^/    /' "$dir/connections"
+else
+	echo '  left out: this host cannot have the shortcut. What it lacks (oneport doctor):'
+	grep -v ' yes ' "$dir/doctor.log" | sed 's/^/    /' || true
+fi
 
 printf '\n%sThat is all: one port.%s  See README.md for how to use it.\n' "$bold" "$plain"
