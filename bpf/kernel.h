@@ -49,7 +49,11 @@ typedef struct { long counter; } atomic_long_t;
 struct list_head { struct list_head *next; };
 struct in6_addr { union { __u8 u6_addr8[16]; } in6_u; };
 struct ns_common { unsigned int inum; };
-struct net { struct ns_common ns; };
+struct netns_ipv4 { int sysctl_tcp_rmem[3]; };
+struct net {
+	struct ns_common ns;
+	struct netns_ipv4 ipv4;
+};
 typedef struct { struct net *net; } possible_net_t;
 
 struct file { unsigned int f_flags; };
@@ -85,6 +89,7 @@ struct sock {
 	int sk_forward_alloc;
 	int sk_rcvbuf, sk_sndbuf, sk_wmem_queued, sk_rcvlowat, sk_err;
 	__u8 sk_shutdown;
+	__u8 sk_userlocks : 4;
 	struct mem_cgroup *sk_memcg;
 	struct socket *sk_socket;
 	void *sk_user_data;

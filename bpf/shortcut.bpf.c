@@ -30,6 +30,7 @@ const enum kind *kinds __attribute__((unused));
 
 #define RCV_SHUTDOWN 1
 #define SEND_SHUTDOWN 2
+#define SOCK_RCVBUF_LOCK 2
 #define TCP_ESTABLISHED 1
 #define TCP_CLOSE_WAIT 8
 #define AF_INET 2
@@ -171,25 +172,73 @@ static __always_inline bool ahead_unwritten(const struct route *route, const str
 	return written - s->write_seq != route->delta + (__u32)counts->short_bytes;
 }
 
-/* Whether n more bytes would be too many for R's reader. One message is always
- * taken by an empty R, or large ones would never go the short way. The
- * automatic limit leaves room for the window that R already offers to TCP. */
-static __always_inline bool reader_full(const struct route *route, const struct tcp_sock *tcp, const struct sock *r, __u32 n)
-{
-	__u32 limit = route->limit, window = 0;
-	int waiting = 0, buffer = 0;
+/* How TCP's memory, that of all sockets together, stands with n bytes more. */
+enum supply {
+	AMPLE, /* below the low threshold: everything is granted */
+	SCANT, /* above it: buffers no longer grow */
+	SHORT, /* under pressure, or about to be: the kernel could refuse */
+};
 
-	SEE(waiting, r->sk_backlog.rmem_alloc.counter);
-	if (waiting <= 0)
-		return false;
-	if (!limit) {
-		SEE(buffer, r->sk_rcvbuf);
-		SEE(window, tcp->rcv_wnd);
-		limit = (__u32)buffer / 4;
-		if ((__u32)buffer > window && (__u32)buffer - window > limit)
-			limit = (__u32)buffer - window;
+static __always_inline enum supply supply_of(const struct sock *r, __u32 n)
+{
+	struct proto *proto = 0;
+	long *allocated = 0, *thresholds = 0;
+	unsigned long *pressure = 0;
+	long pages = 0, threshold[2] = {};
+	unsigned long pressed = 1;
+
+	SEE(proto, r->__sk_common.skc_prot);
+	if (!proto)
+		return SHORT;
+	bpf_core_read(&allocated, sizeof(allocated), &proto->memory_allocated);
+	bpf_core_read(&thresholds, sizeof(thresholds), &proto->sysctl_mem);
+	PEEK(pages, allocated);
+	PEEK(threshold, thresholds);
+	pages += n / PAGE + 1;
+	if (pages <= threshold[0])
+		return AMPLE;
+	bpf_core_read(&pressure, sizeof(pressure), &proto->memory_pressure);
+	PEEK(pressed, pressure);
+	return pressed || pages > threshold[1] ? SHORT : SCANT;
+}
+
+/* How many bytes may wait at R before TCP drops what it has offered a window
+ * for, and the sender waits for a retransmission. Usually TCP enlarges the
+ * buffer instead, up to tcp_rmem; but not one that its owner has set, and not
+ * above the low threshold of its memory. */
+static __always_inline __u32 buffer_holds(const struct tcp_sock *tcp, const struct sock *r, enum supply supply)
+{
+	__u32 window = 0, held;
+	int buffer = 0, largest = 0;
+	struct net *net = 0;
+
+	SEE(buffer, r->sk_rcvbuf);
+	SEE(window, tcp->rcv_wnd);
+	if (supply == AMPLE && !(BPF_CORE_READ_BITFIELD_PROBED(r, sk_userlocks) & SOCK_RCVBUF_LOCK)) {
+		SEE(net, r->__sk_common.skc_net.net);
+		bpf_core_read(&largest, sizeof(largest), &net->ipv4.sysctl_tcp_rmem[2]);
+		if (largest > buffer)
+			buffer = largest;
 	}
-	return (__u64)waiting + n > limit;
+	held = (__u32)buffer / 4;
+	if ((__u32)buffer > window && (__u32)buffer - window > held)
+		held = (__u32)buffer - window;
+	return held;
+}
+
+/* Whether n more bytes would be too many for R's reader. One message is taken
+ * by an empty R whatever the limit, or large ones would never go the short way. */
+static __always_inline bool reader_full(const struct route *route, const struct tcp_sock *tcp, const struct sock *r,
+					enum supply supply, __u32 n)
+{
+	__u64 waiting;
+	int charged = 0;
+
+	SEE(charged, r->sk_backlog.rmem_alloc.counter);
+	waiting = charged > 0 ? charged : 0;
+	if (waiting && waiting + n > route->limit)
+		return true;
+	return waiting + n > buffer_holds(tcp, r, supply);
 }
 
 /* Whether C's send buffer has no room for n bytes and what the kernel adds to
@@ -255,31 +304,13 @@ static __always_inline bool group_short(const struct sock *r, __u32 n)
 }
 
 /* Whether the kernel could refuse R the memory for n bytes. It fails the send
- * with ENOMEM then, where TCP waits: below the low threshold never, above it
- * if it is under pressure or would come to be. */
-static __always_inline bool memory_short(const struct sock *r, __u32 n)
+ * with ENOMEM then, where TCP waits. */
+static __always_inline bool memory_short(const struct sock *r, enum supply supply, __u32 n)
 {
-	struct proto *proto = 0;
-	long *allocated = 0, *thresholds = 0;
-	unsigned long *pressure = 0;
-	long pages = 0, threshold[2] = {};
-	unsigned long pressed = 1;
 	int forward = 0;
 
-	SEE(proto, r->__sk_common.skc_prot);
-	if (!proto)
+	if (supply == SHORT)
 		return true;
-	bpf_core_read(&allocated, sizeof(allocated), &proto->memory_allocated);
-	bpf_core_read(&thresholds, sizeof(thresholds), &proto->sysctl_mem);
-	PEEK(pages, allocated);
-	PEEK(threshold, thresholds);
-	pages += n / PAGE + 1;
-	if (pages > threshold[0]) {
-		bpf_core_read(&pressure, sizeof(pressure), &proto->memory_pressure);
-		PEEK(pressed, pressure);
-		if (pressed || pages > threshold[1])
-			return true;
-	}
 	/* What R has been granted already asks nobody. */
 	SEE(forward, r->sk_forward_alloc);
 	return forward < (int)n && group_short(r, n);
@@ -289,6 +320,7 @@ static __always_inline bool memory_short(const struct sock *r, __u32 n)
  * Returns the counter of the reason to go the long way, or none. */
 static __always_inline __u64 *obstacle(struct route *route, struct counts *counts, struct tcp_sock *s, __u32 n)
 {
+	enum supply supply;
 	struct tcp_sock *tcp;
 	struct sock *r;
 
@@ -298,6 +330,7 @@ static __always_inline __u64 *obstacle(struct route *route, struct counts *count
 		return &counts->settling;
 	tcp = target_of(route);
 	r = &tcp->inet_conn.icsk_inet.sk;
+	supply = supply_of(r, n);
 	if (route->form == EGRESS) {
 		if (stopped_transmitting(r))
 			return &counts->closing;
@@ -310,12 +343,12 @@ static __always_inline __u64 *obstacle(struct route *route, struct counts *count
 			return &counts->closing;
 		if (ahead_unread(route, s, tcp))
 			return &counts->busy;
-		if (reader_full(route, tcp, r, n))
+		if (reader_full(route, tcp, r, supply, n))
 			return &counts->full;
 		if (reader_blocks(r))
 			return &counts->blocks;
 	}
-	if (memory_short(r, n))
+	if (memory_short(r, supply, n))
 		return &counts->pressure;
 	return 0;
 }

@@ -24,7 +24,7 @@ struct route {
 	__u64 begin;         /* not before this CLOCK_MONOTONIC time, in ns */
 	__u32 form;          /* enum form */
 	__u32 delta;         /* what the sequence numbers of the long way's two ends differ by */
-	__u32 limit;         /* INGRESS: bytes that may wait at the target; 0: automatic */
+	__u32 limit;         /* INGRESS: bytes that may wait at the target */
 	__u32 kind;          /* enum kind */
 };
 

@@ -23,10 +23,9 @@ type Options struct {
 	// pinned there is taken over, with its pairs; what another version has
 	// pinned is replaced, and its pairs go on unlisted until they close.
 	Pins string
-	// Limit is how many bytes may wait at a socket that came the short way.
-	// Zero is automatic: its receive buffer less the window that it offers to
-	// TCP, or a quarter of the buffer if that is more. One message may
-	// exceed it.
+	// Limit is how many bytes may wait at a socket that came the short way,
+	// if its receive buffer can hold them; one message may exceed it. Zero
+	// means DefaultLimit.
 	Limit uint32
 	// Settle is how long a new pair waits before its first message goes the
 	// short way, for readers that are inside the kernel at that moment. Zero
@@ -36,6 +35,10 @@ type Options struct {
 	// where the kernel has bpf_rdonly_cast. For tests.
 	WithoutCast bool
 }
+
+// DefaultLimit is how many bytes may wait that came the short way: about as many as
+// TCP itself lets a sender be ahead of its reader.
+const DefaultLimit = 4 << 20
 
 // DefaultSettle is how long a new pair waits.
 const DefaultSettle = 100 * time.Millisecond
@@ -62,6 +65,9 @@ type Loader struct {
 // them to read the kernel's types. An error that is ErrNotSupported
 // says that this host cannot have the shortcut, why, and the remedy.
 func Load(o Options) (_ *Loader, err error) {
+	if o.Limit == 0 {
+		o.Limit = DefaultLimit
+	}
 	if o.Settle == 0 {
 		o.Settle = DefaultSettle
 	}

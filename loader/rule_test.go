@@ -78,6 +78,36 @@ func TestBusyOrFullReaderIsReachedTheLongWay(t *testing.T) {
 	}
 }
 
+// A receive buffer that its owner has set does not grow. More than it holds would
+// make TCP drop what it has offered a window for.
+func TestOwnersBufferIsNotOverfilled(t *testing.T) {
+	l := load(t)
+	client, node := connect(t, "tcp4")
+	setBuffers(t, 64<<10, node)
+	if _, err := l.Pair(client, node); err != nil {
+		t.Fatal(err)
+	}
+	small := bytes.Repeat([]byte("s"), 10_000)
+	large := bytes.Repeat([]byte("l"), 200_000)
+	write(t, client, small)
+	expect(t, node, small)
+	if c := counts(t, l, client); c.ShortMessages != 1 || c.LongMessages != 0 {
+		t.Errorf("a message that the buffer holds: %+v", c)
+	}
+	done := make(chan error, 1)
+	go func() {
+		_, err := client.Write(large)
+		done <- err
+	}()
+	expect(t, node, large)
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if c := counts(t, l, client); c.ShortMessages != 1 || c.Long.Full == 0 {
+		t.Errorf("a message that it does not hold: %+v", c)
+	}
+}
+
 func TestBlockingReaderIsLeftAlone(t *testing.T) {
 	l := load(t)
 	for _, test := range []struct {
