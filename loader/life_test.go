@@ -19,45 +19,6 @@ import (
 	"oneport/loader"
 )
 
-// A reader that sleeps bounds what is accepted for it, as plain TCP does.
-func TestMemoryIsBounded(t *testing.T) {
-	l := load(t)
-	const offered = 1 << 30
-	fill := func(conn *net.TCPConn) int64 {
-		total, message := int64(0), pattern()[:64<<10]
-		for total < offered {
-			// Long enough for TCP to move what it has; nothing is read.
-			conn.SetWriteDeadline(time.Now().Add(200 * time.Millisecond))
-			n, err := conn.Write(message)
-			total += int64(n)
-			if err != nil {
-				if !errors.Is(err, os.ErrDeadlineExceeded) {
-					t.Error(err)
-				}
-				break
-			}
-		}
-		return total
-	}
-	for _, kind := range []loader.Kind{loader.Direct, loader.Through, loader.Outward} {
-		t.Run(kind.String(), func(t *testing.T) {
-			plain := arrange(t, kind, "tcp4", 0)
-			plain.start()
-			without := fill(plain.node)
-			pairs := 10 * scale(t)
-			for range pairs {
-				j := join(t, l, kind, "tcp4", 0)
-				if with := fill(j.node); with > 2*without+(8<<20) {
-					t.Fatalf("%d bytes accepted, %d without the pair", with, without)
-				}
-				j.node.Close()
-				j.client.Close()
-			}
-			t.Logf("%d bytes accepted without", without)
-		})
-	}
-}
-
 func TestHalfCloseWithBytesQueued(t *testing.T) {
 	l := load(t)
 	for _, kind := range []loader.Kind{loader.Direct, loader.Through, loader.Outward} {
