@@ -93,7 +93,7 @@ func (s *Service) unseen(port uint16, found []endpoint.Ends) (fresh []endpoint.E
 
 func (s *Service) joinAccepted(ends endpoint.Ends) {
 	l := &link{Connection: Connection{Peer: ends.Remote, Local: ends.Local}, changed: func(bool, string) {}}
-	l.join = func(ctx context.Context) (made, error) { return s.joinDirect(ctx, l) }
+	l.join = func(ctx context.Context, _ made) (made, error) { return s.joinDirect(ctx, l) }
 	// If too many wait, it goes on as it is.
 	_ = s.beside(func(ctx context.Context) {
 		ctx, cancel := context.WithTimeout(ctx, besidePatience)

@@ -34,7 +34,8 @@ const (
 // link is a connection that has a short way, or had one and may have it again.
 type link struct {
 	Connection
-	join    func(context.Context) (made, error)
+	// join makes the pair, again if there was one before.
+	join    func(ctx context.Context, before made) (made, error)
 	changed Changed
 	relayed bool // somebody says when it ends
 
@@ -47,9 +48,10 @@ type link struct {
 
 // made is the pair of a link.
 type made struct {
-	pair *loader.Pair // nil if another process made it
-	kind loader.Kind
-	node uint64 // cookie of the node's own socket; 0 if not known
+	pair   *loader.Pair // nil if another process made it
+	kind   loader.Kind  // 0: there is none
+	node   uint64       // cookie of the node's own socket; 0 if not known
+	client uint64       // of the client's own, unless it is outward; 0 if not known
 }
 
 // state is where a link stands.
@@ -79,7 +81,9 @@ func (s *Service) Relayed(ctx context.Context, c Connection, client, node *net.T
 	r := loader.Relay{Client: client, Node: node, ToNode: uint32(taken)}
 	l := &link{Connection: c, changed: changed, relayed: true}
 	b, n := addrPort(node.RemoteAddr()), addrPort(node.LocalAddr())
-	l.join = func(ctx context.Context) (made, error) { return s.joinRelayed(ctx, l, r, b, n) }
+	l.join = func(ctx context.Context, before made) (made, error) {
+		return s.joinRelayed(ctx, l, r, b, n, before)
+	}
 	s.open(ctx, l)
 	return func() {
 		s.mu.Lock()
@@ -96,7 +100,7 @@ func (s *Service) Handed(c Connection, changed Changed) {
 		return
 	}
 	l := &link{Connection: c, changed: changed}
-	l.join = func(ctx context.Context) (made, error) { return s.joinDirect(ctx, l) }
+	l.join = func(ctx context.Context, _ made) (made, error) { return s.joinDirect(ctx, l) }
 	if !s.beside(func(ctx context.Context) {
 		ctx, cancel := context.WithTimeout(ctx, besidePatience)
 		defer cancel()
@@ -108,7 +112,7 @@ func (s *Service) Handed(c Connection, changed Changed) {
 
 // open makes a link's first pair.
 func (s *Service) open(ctx context.Context, l *link) {
-	pair, err := l.join(ctx)
+	pair, err := l.join(ctx, made{})
 	if err != nil {
 		s.log.WithField("id", l.ID).WithError(err).Debug("no shortcut")
 		l.changed(false, reason(err))
@@ -136,32 +140,43 @@ func (s *Service) enter(l *link, m made) {
 // joinRelayed pairs a client and a node with a relay between them: with each
 // other if both are here, else the node with the relay's end towards the client.
 // The node's end of its connection to the relay is at b, towards n.
-func (s *Service) joinRelayed(ctx context.Context, l *link, r loader.Relay, b, n netip.AddrPort) (made, error) {
+//
+// Once the relay runs, only the pair that was before can be made: how far the two
+// connections are apart is not known of any other.
+func (s *Service) joinRelayed(ctx context.Context, l *link, r loader.Relay, b, n netip.AddrPort, before made) (made, error) {
 	if l.ThisHost && s.o.Mode == Auto {
 		return made{}, errOneNamespace
 	}
-	// Whatever is wrong with the client, it can be sent to like one elsewhere.
-	client, err := s.findClient(ctx, l, r.Client)
-	if err == nil {
-		defer client.Close()
-	}
-	if err := ctx.Err(); err != nil {
-		return made{}, err
+	m := made{kind: loader.Outward}
+	var client *endpoint.Socket
+	if before.kind != loader.Outward {
+		// Whatever is wrong with the client, it can be sent to like one elsewhere.
+		if c, err := s.findClient(ctx, l, r.Client); err == nil {
+			defer c.Close()
+			m.kind, m.client, client = loader.Through, c.Cookie, c
+		}
+		if err := ctx.Err(); err != nil {
+			return made{}, err
+		}
 	}
 	node, err := s.findNode(ctx, b, n)
 	if err != nil {
 		return made{}, err
 	}
 	defer node.Close()
-	if client == nil {
-		pair, err := s.loader.PairOutward(node, r)
-		return made{pair, loader.Outward, node.Cookie}, err
+	m.node = node.Cookie
+	if before.kind != 0 && (m.kind != before.kind || m.node != before.node || m.client != before.client) {
+		return made{}, errOtherEnds
+	}
+	if m.kind == loader.Outward {
+		m.pair, err = s.loader.PairOutward(node, r)
+		return m, err
 	}
 	if err := s.gains(client, node); err != nil {
 		return made{}, err
 	}
-	pair, err := s.loader.PairThrough(client, node, r)
-	return made{pair, loader.Through, node.Cookie}, err
+	m.pair, err = s.loader.PairThrough(client, node, r)
+	return m, err
 }
 
 // joinDirect pairs the two ends of one connection that both are here.
@@ -183,12 +198,15 @@ func (s *Service) joinDirect(ctx context.Context, l *link) (made, error) {
 		return made{}, err
 	}
 	pair, err := s.loader.Pair(client, node)
-	return made{pair, loader.Direct, node.Cookie}, err
+	return made{pair, loader.Direct, node.Cookie, client.Cookie}, err
 }
 
 // errOneNamespace says that a pair would be possible, and is not worth it: a
 // flood of small messages is slower by it.
 var errOneNamespace = errors.New("both ends are in one network namespace, where it gains nothing")
+
+// errOtherEnds says that a pair cannot be made again while the relay runs.
+var errOtherEnds = errors.New("other ends than before are found")
 
 // gains tells whether a pair is worth it.
 func (s *Service) gains(a, b *endpoint.Socket) error {

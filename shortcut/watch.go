@@ -215,7 +215,7 @@ func (s *Service) adopt() error {
 		l := &link{
 			Connection: Connection{Peer: w.Local, Local: w.Remote},
 			made:       made{kind: p.Kind},
-			join: func(ctx context.Context) (made, error) {
+			join: func(ctx context.Context, _ made) (made, error) {
 				a, b, err := s.finder.Ends(ctx, w.Local, w.Remote)
 				if err != nil {
 					return made{}, err
@@ -253,7 +253,7 @@ func (s *Service) takeOut(l *link, why string) {
 		defer cancel()
 		var err error
 		if m.pair == nil {
-			m, err = l.join(ctx) // as it is
+			m, err = l.join(ctx, m) // as it is
 		}
 		if err == nil {
 			if why != "" {
@@ -277,10 +277,11 @@ func (s *Service) takeOut(l *link, why string) {
 
 // bringBack has a pair made again. Service.mu is held.
 func (s *Service) bringBack(l *link) {
+	before := l.made
 	started := s.beside(func(ctx context.Context) {
 		ctx, cancel := context.WithTimeout(ctx, besidePatience)
 		defer cancel()
-		m, err := l.join(ctx)
+		m, err := l.join(ctx, before)
 		if err == nil {
 			s.enter(l, m)
 			s.log.WithField("id", l.ID).Debug("shortcut again")
