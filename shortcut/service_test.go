@@ -80,8 +80,7 @@ func TestAPairThatGainsNothingRests(t *testing.T) {
 	if got := a.Eval(t, "net_adm:ping('"+b.Name+"')"); got != "pong" {
 		t.Fatal(got)
 	}
-	const port = "(fun(Node) -> {Node, Port} = lists:keyfind(Node, 1, erlang:system_info(dist_ctrl)), Port end)"
-	got := a.Eval(t, "{ok, {_, Number}} = inet:sockname("+port+"('"+b.Name+"')), Number")
+	got := a.Eval(t, "{ok, {_, Number}} = inet:sockname("+distPort+"('"+b.Name+"')), Number")
 	var number uint16
 	if _, err := fmt.Sscan(got, &number); err != nil {
 		t.Fatalf("%s: %v", got, err)
@@ -101,25 +100,17 @@ func TestAPairThatGainsNothingRests(t *testing.T) {
 	if e := next(t, events); e != (event{true, ""}) {
 		t.Fatalf("%+v", e)
 	}
-	// Messages without an end, which b throws away.
-	a.Eval(t, "spawn(fun() -> (fun Loop() -> [{nobody, '"+b.Name+"'} ! N || N <- lists:seq(1, 1000)], receive after 20 -> Loop() end end)() end)")
+	loud(t, a, b)
 	usage(t, s, "short messages", func(u Usage) bool {
 		return u.Open && u.Kind == "direct" && u.ToNode.ShortMessages > 0
 	})
 
-	// A reader that waits for two bytes is one that the short way avoids.
-	setLow := func(n int) {
-		t.Helper()
-		if got := b.Eval(t, fmt.Sprintf("inet:setopts(%s('%s'), [{raw, 1, 18, <<%d:32/native>>}])", port, a.Name, n)); got != "ok" {
-			t.Fatal(got)
-		}
-	}
-	setLow(2)
+	setLow(t, b, a, 2)
 	if e := next(t, events); e.open || !strings.Contains(e.why, "the long way") || !strings.Contains(e.why, "blocks") {
 		t.Fatalf("%+v", e)
 	}
 	usage(t, s, "the pair to be out", func(u Usage) bool { return !u.Open })
-	setLow(1)
+	setLow(t, b, a, 1)
 	if e := next(t, events); e != (event{true, ""}) {
 		t.Fatalf("%+v", e)
 	}
@@ -134,6 +125,29 @@ func TestAPairThatGainsNothingRests(t *testing.T) {
 	}
 	if n := strings.Count(logged.String(), "shortcut taken out"); n < 1 {
 		t.Errorf("logged %d times that the pair was taken out:\n%s", n, &logged)
+	}
+}
+
+// distPort is what finds the port of a node's connection to another.
+const distPort = "(fun(Node) -> {Node, Port} = lists:keyfind(Node, 1, erlang:system_info(dist_ctrl)), Port end)"
+
+// loud makes a node send messages to another, which throws them away, as long as
+// they are connected.
+func loud(t *testing.T, a, b *hosts.Node) {
+	t.Helper()
+	a.Eval(t, `spawn(fun() ->
+		true = erlang:monitor_node('`+b.Name+`', true),
+		(fun Loop() -> [{nobody, '`+b.Name+`'} ! N || N <- lists:seq(1, 1000)], receive {nodedown, _} -> ok after 20 -> Loop() end end)()
+	end)`)
+}
+
+// setLow makes a node's socket towards another one wait for n bytes
+// (SO_RCVLOWAT). A reader that waits for more than one is avoided by the short
+// way.
+func setLow(t *testing.T, b, a *hosts.Node, n int) {
+	t.Helper()
+	if got := b.Eval(t, fmt.Sprintf("inet:setopts(%s('%s'), [{raw, 1, 18, <<%d:32/native>>}])", distPort, a.Name, n)); got != "ok" {
+		t.Fatal(got)
 	}
 }
 
