@@ -149,6 +149,9 @@ func (j *joining) install() (err error) {
 		if !l.alive(e) {
 			e.route.Begin = begin
 		}
+		if err := e.blockEarly(); err != nil {
+			return err
+		}
 		if err := e.put(o.Counters, &bpf.ShortcutCounts{}, ebpf.UpdateNoExist); err != nil && !errors.Is(err, ebpf.ErrKeyExist) {
 			return fmt.Errorf("giving a socket its counters: %w", err)
 		}
@@ -176,6 +179,27 @@ func (j *joining) install() (err error) {
 		}
 	}
 	return nil
+}
+
+// unsent is how many bytes a sender may have written that its TCP has not sent.
+const unsent = 128 << 10
+
+// blockEarly has a sender wait for its TCP after 128 KB that cannot be sent, and
+// not only after a full send buffer of megabytes. What has gone the long way must
+// be read before the short way opens again: the less a full reader lets into TCP,
+// the sooner that is. It stays for life, which plain TCP does not feel; an owner's
+// own choice is left.
+func (e *end) blockEarly() error {
+	return e.control(func(fd int32) error {
+		set, err := unix.GetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT)
+		if err == nil && set == 0 {
+			err = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, unsent)
+		}
+		if err != nil {
+			return fmt.Errorf("bounding what a socket has unsent: %w", err)
+		}
+		return nil
+	})
 }
 
 // alive tells whether the route that e had leads to an open target still.

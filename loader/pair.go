@@ -68,7 +68,7 @@ type Pair struct {
 //
 // Both must be established TCP sockets, not MPTCP, with no TLS in the kernel,
 // non-blocking, and each written by one thread at a time. The descriptors are not
-// needed afterwards. What has been paired already, by whom ever, is returned as
+// needed afterwards. TCP_NOTSENT_LOWAT is set on both where it is not yet. What has been paired already, by whom ever, is returned as
 // it is. The errors are UnsuitableError, ErrNotPeers, ErrBusy, or the kernel's.
 func (l *Loader) Pair(a, b syscall.Conn) (*Pair, error) {
 	return l.join(Direct, func(j *joining) error {

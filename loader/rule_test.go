@@ -406,6 +406,27 @@ func TestUnsuitableSocketsAreRefused(t *testing.T) {
 	})
 }
 
+func TestSendersBlockEarly(t *testing.T) {
+	l := load(t)
+	client, node := connect(t, "tcp4")
+	const own = 70_000
+	onDescriptor(t, node, func(fd int) error {
+		return unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, own)
+	})
+	if _, err := l.Pair(client, node); err != nil {
+		t.Fatal(err)
+	}
+	for conn, want := range map[*net.TCPConn]int{client: 128 << 10, node: own} {
+		onDescriptor(t, conn, func(fd int) error {
+			got, err := unix.GetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT)
+			if got != want {
+				t.Errorf("%d unsent bytes allowed, not %d", got, want)
+			}
+			return err
+		})
+	}
+}
+
 func TestPairingTwiceChangesNothing(t *testing.T) {
 	l := load(t)
 	j := join(t, l, loader.Direct, "tcp4", 0)
