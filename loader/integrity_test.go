@@ -35,15 +35,12 @@ var writers = []writer{
 		return v.WriteTo(conn)
 	}},
 	{"sendfile", func(conn *net.TCPConn, offset int64, size int) (int64, error) {
-		f, err := patternFile()
+		b := at(offset, size)
+		f, err := memoryFile(b)
 		if err != nil {
 			return 0, err
 		}
 		defer f.Close()
-		b := at(offset, size)
-		if _, err := f.Seek(offset%int64(len(pattern())), io.SeekStart); err != nil {
-			return 0, err
-		}
 		return conn.ReadFrom(io.LimitReader(f, int64(len(b))))
 	}},
 	{"splice", func(conn *net.TCPConn, offset int64, size int) (int64, error) {
@@ -92,14 +89,14 @@ var writers = []writer{
 	}},
 }
 
-// patternFile holds the pattern once.
-func patternFile() (*os.File, error) {
-	fd, err := unix.MemfdCreate("pattern", unix.MFD_CLOEXEC)
+// memoryFile returns a file that holds b, to be read from its beginning.
+func memoryFile(b []byte) (*os.File, error) {
+	fd, err := unix.MemfdCreate("stream", unix.MFD_CLOEXEC)
 	if err != nil {
 		return nil, err
 	}
-	f := os.NewFile(uintptr(fd), "pattern")
-	if _, err := f.Write(pattern()); err != nil {
+	f := os.NewFile(uintptr(fd), "stream")
+	if _, err := f.WriteAt(b, 0); err != nil {
 		f.Close()
 		return nil, err
 	}
@@ -241,7 +238,7 @@ func TestStreamsArriveWhole(t *testing.T) {
 	l := load(t)
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
-	size := int64(1<<20) * int64(scale(t))
+	size := heavy(t, 1<<20)
 	turn := 0
 	var short, long uint64
 	for _, kind := range []loader.Kind{loader.Direct, loader.Through, loader.Outward} {
@@ -292,7 +289,7 @@ func TestPairsComeAndGoUnderTraffic(t *testing.T) {
 				t.Fatal(err)
 			}
 			a.start()
-			size := int64(16<<20) * int64(scale(t))
+			size := heavy(t, 16<<20)
 			done := make(chan struct{})
 			go func() {
 				defer close(done)
@@ -330,7 +327,7 @@ func TestPairsComeAndGoUnderTraffic(t *testing.T) {
 func TestLiveInsert(t *testing.T) {
 	l := load(t, func(o *loader.Options) { o.Settle = 0 })
 	const each = 1 << 20
-	for range 20 * scale(t) {
+	for range heavy(t, 20) {
 		client, node := connect(t, "tcp4")
 		done := make(chan struct{})
 		go func() {

@@ -44,6 +44,15 @@ func scale(t testing.TB) int {
 	return n
 }
 
+// heavy is how much a heavy test does of what takes n by default: a quarter of it
+// under -short, which is for virtual machines that are twenty times slower.
+func heavy(t testing.TB, n int64) int64 {
+	if testing.Short() {
+		n /= 4
+	}
+	return n * int64(scale(t))
+}
+
 // patience is the deadline of whatever must happen at once.
 const patience = 30 * time.Second
 
