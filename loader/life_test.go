@@ -202,6 +202,7 @@ func TestBetweenNamespaces(t *testing.T) {
 
 // kill -9 of the process that loaded, and of an end.
 func TestPairsOutliveTheirLoader(t *testing.T) {
+	skipOldKernel(t)
 	pins := pinDirectory(t)
 	client, node := connect(t, "tcp4")
 	c := startChild(t, "load and pair", pins, client, node)
@@ -295,10 +296,41 @@ func TestPinsNeedABPFFS(t *testing.T) {
 	}
 }
 
+// A kernel before 6.1 is refused, by an error that names it and says which to use;
+// any other is taken.
+func TestOldKernelsAreRefused(t *testing.T) {
+	l, err := loader.Load(loader.Options{})
+	if err == nil {
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	if !kernelBefore(6, 1) {
+		if err != nil {
+			t.Error(err)
+		}
+		return
+	}
+	var unsupported *loader.UnsupportedError
+	if !errors.As(err, &unsupported) || !errors.Is(err, loader.ErrNotSupported) {
+		t.Fatalf("error %v, want an UnsupportedError", err)
+	}
+	var name unix.Utsname
+	if err := unix.Uname(&name); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{unix.ByteSliceToString(name.Release[:]), "Linux 6.1 or later"} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("no %q in %q", want, err)
+		}
+	}
+}
+
 // Exactly the capabilities that the documentation names, and each one missing.
 func TestCapabilities(t *testing.T) {
 	all := []string{"CAP_BPF", "CAP_PERFMON", "CAP_NET_ADMIN"}
 	t.Run("all", func(t *testing.T) {
+		skipOldKernel(t)
 		if out := startChild(t, "load", strings.Join(all, ",")).finish(t); out != "ok" {
 			t.Errorf("with %v: %s", all, out)
 		}
@@ -313,6 +345,7 @@ func TestCapabilities(t *testing.T) {
 		})
 	}
 	t.Run("none after the start", func(t *testing.T) {
+		skipOldKernel(t)
 		if out := startChild(t, "load, drop, pair", strings.Join(all, ",")).finish(t); out != "ok" {
 			t.Error(out)
 		}

@@ -121,7 +121,7 @@ func (l *Loader) load(cast bool) error {
 		return l.load(false)
 	}
 	if err != nil {
-		return &UnsupportedError{What: "the kernel takes the programs not", Remedy: "Linux 6.1 or later, with BTF", Err: err}
+		return &UnsupportedError{What: release() + " does not take the programs", Remedy: "Linux 6.1 or later, with BTF", Err: err}
 	}
 	return nil
 }
@@ -139,7 +139,7 @@ func (l *Loader) attach() error {
 	}
 	// Before 6.10 there is no link for it.
 	if err := link.RawAttachProgram(attachment(&l.objects)); err != nil {
-		return &UnsupportedError{What: "the kernel attaches the program not", Remedy: "CONFIG_NET_SOCK_MSG", Err: err}
+		return &UnsupportedError{What: release() + " does not attach the program", Remedy: "CONFIG_NET_SOCK_MSG", Err: err}
 	}
 	return nil
 }
