@@ -373,7 +373,7 @@ func TestUnsuitableSocketsAreRefused(t *testing.T) {
 		}
 		defer b.Close()
 		if is, _ := a.(*net.TCPConn).MultipathTCP(); !is {
-			t.Skip("needs Linux 5.6, and it with MPTCP")
+			t.Skip("needs Linux 5.6: MPTCP, which this one may be built without")
 		}
 		return l.Pair(a.(*net.TCPConn), b.(*net.TCPConn))
 	})
