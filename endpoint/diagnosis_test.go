@@ -61,7 +61,7 @@ func TestLook(t *testing.T) {
 			}
 
 			if err := Destroy(local, remote); errors.Is(err, unix.EOPNOTSUPP) {
-				t.Skip("a kernel without CONFIG_INET_DIAG_DESTROY")
+				t.Skip("needs Linux 4.5: CONFIG_INET_DIAG_DESTROY")
 			} else if err != nil {
 				t.Fatal(err)
 			}

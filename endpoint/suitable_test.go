@@ -28,7 +28,7 @@ func TestUnsuitableSockets(t *testing.T) {
 			nonblocking(t, fd)
 			if err := unix.SetsockoptString(fd, unix.SOL_TCP, unix.TCP_ULP, "tls"); err != nil {
 				unix.Close(fd)
-				t.Skipf("no TLS in this kernel: %v", err)
+				t.Skipf("needs Linux 6.1: TLS in the kernel: %v", err)
 			}
 		}, `the kernel runs "tls"`, nil},
 		{"half closed", beam, unix.IPPROTO_TCP, func(t *testing.T, fd int) {
@@ -41,7 +41,7 @@ func TestUnsuitableSockets(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, c.protocol); err != nil {
-				t.Skipf("not in this kernel: %v", err)
+				t.Skipf("needs Linux 5.6: MPTCP: %v", err)
 			} else {
 				unix.Close(fd)
 			}

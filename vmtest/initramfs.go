@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"oneport/vmtest/plan"
@@ -110,6 +111,11 @@ func (a *initramfs) tool(ctx context.Context, name string) error {
 	if err := a.copy("bin/"+name, program); err != nil {
 		return err
 	}
+	return a.libraries(ctx, program)
+}
+
+// libraries adds the shared libraries of a program of this machine.
+func (a *initramfs) libraries(ctx context.Context, program string) error {
 	libraries, err := output(ctx, "/", "ldd", program)
 	if err != nil {
 		return err
@@ -124,9 +130,43 @@ func (a *initramfs) tool(ctx context.Context, name string) error {
 	return nil
 }
 
+// erlang adds this machine's Erlang, with the applications that every node has.
+func (a *initramfs) erlang(ctx context.Context) error {
+	program, err := exec.LookPath("erl")
+	if err != nil {
+		return fmt.Errorf("the nodes of the tests: %w; `make deps` installs it", err)
+	}
+	if program, err = filepath.EvalSymlinks(program); err != nil {
+		return err
+	}
+	root := filepath.Dir(filepath.Dir(program))
+	for _, pattern := range []string{"bin", "erts-*/bin", "lib/kernel-*/ebin", "lib/stdlib-*/ebin"} {
+		found, err := filepath.Glob(filepath.Join(root, pattern))
+		if err != nil || len(found) != 1 {
+			return fmt.Errorf("no Erlang installation at %s: %d of %s", root, len(found), pattern)
+		}
+		if err := a.tree(found[0], found[0]); err != nil {
+			return err
+		}
+		if pattern == "erts-*/bin" {
+			if err := a.libraries(ctx, filepath.Join(found[0], "beam.smp")); err != nil {
+				return err
+			}
+		}
+	}
+	for _, name := range []string{"basename", "dirname", "epmd"} { // the first two for the script erl
+		if err := a.tool(ctx, name); err != nil {
+			return err
+		}
+	}
+	return a.copy("bin/erl", program)
+}
+
 // tools are the programs that tests run.
 func tools() []string {
-	return []string{"bash", "cat", "getent", "head", "hostname", "ip", "nft", "nsenter", "pwd", "sh", "sleep"}
+	return []string{
+		"bash", "cat", "getent", "head", "hostname", "ip", "nft", "nsenter", "pwd", "setpriv", "sh", "sleep", "unshare",
+	}
 }
 
 // buildInitramfs puts together what a machine needs: the first process, the
@@ -148,6 +188,11 @@ func buildInitramfs(ctx context.Context, init string, modules []module, packages
 	}
 	for _, name := range tools() {
 		if err := a.tool(ctx, name); err != nil {
+			return nil, err
+		}
+	}
+	if slices.ContainsFunc(packages, func(p testPackage) bool { return p.erlang }) {
+		if err := a.erlang(ctx); err != nil {
 			return nil, err
 		}
 	}

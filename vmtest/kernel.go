@@ -42,14 +42,15 @@ func openKernel(name, version, root string) (kernel, error) {
 }
 
 // wanted are the modules that tests need: the namespaces' cables and switch,
-// the firewall between them, and questions about sockets. What is built into a
-// kernel is not loaded.
+// the firewall between them, questions about sockets, and TLS on them. What is
+// built into a kernel is not loaded.
 func wanted() []string {
-	return []string{"veth", "bridge", "nf_tables", "nft_ct", "nft_counter", "tcp_diag", "unix_diag"}
+	return []string{"veth", "bridge", "nf_tables", "nft_ct", "nft_counter", "tcp_diag", "unix_diag", "tls"}
 }
 
-// merged tells of a module that newer kernels have inside of another.
-func merged(name string) bool { return name == "nft_counter" }
+// absent tells of a module that some kernels do not have: newer ones have it
+// inside of another, or older ones were built without.
+func absent(name string) bool { return name == "nft_counter" || name == "tls" }
 
 // module is a kernel module as the machine gets it.
 type module struct {
@@ -82,7 +83,7 @@ func (k kernel) load(ctx context.Context, names []string) ([]module, error) {
 		}
 		path, found := files[name]
 		if !found {
-			if merged(name) {
+			if absent(name) {
 				return nil
 			}
 			return fmt.Errorf("kernel %s has no module %s", k.name, name)

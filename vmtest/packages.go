@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -13,6 +14,7 @@ type testPackage struct {
 	path   string // its import path
 	dir    string // its sources
 	skip   string // tests that cannot run there, as go test's -skip has it
+	erlang bool   // whether its tests run Erlang nodes
 	binary string
 }
 
@@ -36,6 +38,9 @@ func needSystem() map[string]string {
 	}
 }
 
+// withErlang are the packages that run whose tests start Erlang nodes.
+func withErlang() []string { return []string{"oneport/endpoint"} }
+
 // listPackages returns the packages with tests among those that patterns name.
 func listPackages(ctx context.Context, root string, patterns []string) ([]testPackage, error) {
 	const format = "{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}\t{{.Dir}}{{end}}"
@@ -46,7 +51,9 @@ func listPackages(ctx context.Context, root string, patterns []string) ([]testPa
 	var packages []testPackage
 	for line := range strings.Lines(string(list)) {
 		if path, dir, found := strings.Cut(strings.TrimSpace(line), "\t"); found && !isElsewhere(path) {
-			packages = append(packages, testPackage{path: path, dir: dir, skip: needSystem()[path]})
+			packages = append(packages, testPackage{
+				path: path, dir: dir, skip: needSystem()[path], erlang: slices.Contains(withErlang(), path),
+			})
 		}
 	}
 	if len(packages) == 0 {

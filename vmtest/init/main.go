@@ -15,6 +15,7 @@ import (
 	"os/exec"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"oneport/vmtest/plan"
 
@@ -195,13 +196,24 @@ func (r *reporter) run(program plan.Program) plan.End {
 	command.Env = []string{"PATH=/bin", "HOME=/root", "TMPDIR=/tmp"}
 	command.Stdout, command.Stderr = r.line, r.line
 	command.WaitDelay = time.Second // its children may hold the pipe
-	err := command.Run()
+	err := command.Start()
+	orphans := make(chan struct{})
+	if err == nil {
+		go func() {
+			defer close(orphans)
+			adopt(command.Process.Pid)
+		}()
+		err = command.Wait()
+	} else {
+		close(orphans)
+	}
 	if ctx.Err() != nil {
 		fmt.Fprintf(r.line, "\ninit: killed after %v\n", program.Timeout)
 	} else if command.ProcessState == nil || errors.Is(err, exec.ErrWaitDelay) {
 		fmt.Fprintf(r.line, "\ninit: %v\n", err)
 	}
 	killAll()
+	<-orphans
 	return plan.End{Status: exitStatus(command.ProcessState), Took: time.Since(begin)}
 }
 
@@ -213,6 +225,31 @@ func exitStatus(state *os.ProcessState) int {
 		return 128 + int(wait.Signal())
 	}
 	return state.ExitCode()
+}
+
+// adopt collects the processes whose parent has ended before them, as a first
+// process does, until the program is over. That one is somebody else's to collect.
+func adopt(program int) {
+	for {
+		var ended unix.Siginfo
+		err := unix.Waitid(unix.P_ALL, 0, &ended, unix.WEXITED|unix.WNOWAIT, nil)
+		switch {
+		case err == unix.EINTR:
+			continue
+		case err != nil:
+			return // there is nobody left
+		}
+		pid := processOf(&ended)
+		if pid == program {
+			return
+		}
+		_, _ = unix.Wait4(pid, nil, unix.WNOHANG, nil)
+	}
+}
+
+// processOf returns si_pid, which lies behind three numbers and their padding.
+func processOf(info *unix.Siginfo) int {
+	return int(*(*int32)(unsafe.Add(unsafe.Pointer(info), 16)))
 }
 
 // killAll ends every process but this one, to which all others fall.
