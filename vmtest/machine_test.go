@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -121,6 +122,18 @@ func TestMachines(t *testing.T) {
 		}
 		if len(result.faults) != 1 || !strings.Contains(result.faults[0], "WARNING: CPU: 0") {
 			t.Errorf("the kernel's warning: %q\n%s", result.faults, result.console)
+		}
+	})
+
+	t.Run("what TCP holds of a package is told", func(t *testing.T) {
+		result := w.prepare(t).boot(t, 2*time.Minute, "passes", "hoards")
+		if got := strings.Join(result.packages[0].faults, "; "); got != "" {
+			t.Errorf("of a package that holds nothing: %q", got)
+		}
+		got := strings.Join(result.packages[1].faults, "; ")
+		var sockets, pages int
+		if _, err := fmt.Sscanf(got, "TCP holds %d sockets and %d pages", &sockets, &pages); err != nil || sockets < 4 || pages < 1000 {
+			t.Errorf("of one that leaves four sockets with megabytes: %q\n%s", got, result.packages[1].output)
 		}
 	})
 

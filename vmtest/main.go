@@ -185,7 +185,7 @@ func (r *runner) print(result kernelResult) {
 		if len(p.faults) > 0 {
 			word = "FAIL"
 		}
-		fmt.Fprintf(r.out, "  %-4s %-24s %3d passed", word, p.path, p.passed)
+		fmt.Fprintf(r.out, "  %-4s %-24s %3d passed", word, p.path, len(p.passed))
 		if len(p.skipped) > 0 {
 			fmt.Fprintf(r.out, ", %d skipped", len(p.skipped))
 		}

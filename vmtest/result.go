@@ -25,12 +25,13 @@ type kernelResult struct {
 
 // packageResult is how the tests of one package went.
 type packageResult struct {
-	path           string
-	passed, failed int       // tests, without those inside of tests
-	skipped        []skipped // as the kernel is too old
-	faults         []string  // why the package has not passed; empty if it has
-	output         []byte
-	took           time.Duration
+	path    string
+	passed  []string  // tests, without those inside of tests
+	failed  int       // the like
+	skipped []skipped // as the kernel is too old
+	faults  []string  // why the package has not passed; empty if it has
+	output  []byte
+	took    time.Duration
 }
 
 // skipped is a test that was not run, and the sentence by which it said so.
@@ -49,7 +50,7 @@ func (r kernelResult) ok() bool {
 // count sums up the packages' tests.
 func (r kernelResult) count() (passed, failed, skips int) {
 	for _, p := range r.packages {
-		passed, failed, skips = passed+p.passed, failed+p.failed, skips+len(p.skipped)
+		passed, failed, skips = passed+len(p.passed), failed+p.failed, skips+len(p.skipped)
 	}
 	return passed, failed, skips
 }
@@ -113,7 +114,7 @@ func judgePackage(ctx context.Context, k kernel, program programRun) (packageRes
 		case event.Action == "skip":
 			r.skip(k, event.Test, said[event.Test])
 		case event.Action == "pass" && top:
-			r.passed++
+			r.passed = append(r.passed, event.Test)
 		case event.Action == "fail" && top:
 			r.failed++
 			r.faults = append(r.faults, event.Test+" failed")
@@ -128,6 +129,9 @@ func judgePackage(ctx context.Context, k kernel, program programRun) (packageRes
 	}
 	if program.end != nil {
 		r.took = program.end.Took
+		if program.end.Left != "" {
+			r.faults = append(r.faults, program.end.Left)
+		}
 	}
 	return r, nil
 }

@@ -158,12 +158,19 @@ func (r *reporter) follow(status *byte) error {
 		return fmt.Errorf("setting lo up: %w: %s", err, output)
 	}
 	*status = plan.ExitPassed
+	tcp, err := newAccount()
+	if err != nil {
+		return err
+	}
 	for _, program := range p.Programs {
 		if err := r.report(plan.Event{Start: program.Name}); err != nil {
 			return err
 		}
 		ended := r.run(program)
-		if ended.Status != 0 {
+		if ended.Left, err = tcp.left(); err != nil {
+			return err
+		}
+		if ended.Status != 0 || ended.Left != "" {
 			*status = plan.ExitFailed
 		}
 		if err := r.report(plan.Event{End: &ended}); err != nil {

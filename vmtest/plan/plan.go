@@ -56,6 +56,7 @@ type Event struct {
 type End struct {
 	Status int // its exit status, or 128 and the number of the signal that ended it
 	Took   time.Duration
+	Left   string `json:",omitempty"` // what TCP holds of it when all of it has ended; empty if nothing
 }
 
 // mark begins an event in the stream that the programs' output shares. It is

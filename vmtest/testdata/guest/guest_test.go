@@ -3,7 +3,10 @@
 package guest
 
 import (
+	"errors"
+	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
@@ -29,10 +32,41 @@ func TestOne(t *testing.T) {
 		time.Sleep(time.Hour)
 	case "warns": // the kernel does, for all that can be seen
 		tell(t, "/dev/kmsg", "<4>WARNING: CPU: 0 PID: 1 at net/core/nothing.c:1 nothing+0x0/0x10\n")
+	case "hoards":
+		hoard(t)
 	case "panics":
 		tell(t, "/proc/sysrq-trigger", "c")
 	default:
 		t.Fatalf("%s is not known", what)
+	}
+}
+
+// hoard leaves bytes in the kernel that no process has any more: their sender has
+// closed, and whoever would refuse them cannot say so.
+func hoard(t *testing.T) {
+	listener, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	for range 4 {
+		sender, err := net.Dial("tcp4", listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer sender.Close()
+		receiver, err := listener.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer receiver.Close()
+		sender.SetWriteDeadline(time.Now().Add(200 * time.Millisecond))
+		if n, err := sender.Write(make([]byte, 64<<20)); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Fatalf("%d bytes taken, error %v", n, err)
+		}
+	}
+	if output, err := exec.Command("ip", "link", "set", "lo", "down").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, output)
 	}
 }
 
