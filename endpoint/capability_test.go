@@ -15,6 +15,7 @@ import (
 // With exactly the capabilities that the documentation names the node of another
 // user is found; with one missing, the error says which.
 func TestCapabilities(t *testing.T) {
+	needInodes(t)
 	h := world(t)
 	user := "setpriv --reuid 65534 --regid 65534 --clear-groups --inh-caps=-all --"
 	here := listen(t, "tcp4")

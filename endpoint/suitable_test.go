@@ -93,9 +93,10 @@ func TestAConnectionThatIsNotAccepted(t *testing.T) {
 // A duplicate leaves the socket as it is, and can be closed at any time.
 func TestADuplicate(t *testing.T) {
 	h, f := world(t), finder(t)
-	l := listen(t, "tcp4")
-	start(t, h, erl(connects(l, "")))
-	_, local, remote := accept(t, l)
+	a, peer, local, remote := pair(t, unix.AF_INET, unix.IPPROTO_TCP, ipv4())
+	defer unix.Close(peer)
+	nonblocking(t, a)
+	hold(t, h, exec.Command(program(t, "beam.smp")), a)
 	s, err := f.End(t.Context(), local, remote)
 	if err != nil {
 		t.Fatal(err)
