@@ -445,3 +445,42 @@ int describe(struct bpf_iter__bpf_sk_storage_map *ctx)
 	bpf_seq_write(ctx->meta->seq, &e, sizeof(e));
 	return 0;
 }
+
+/* enum kind in words. */
+static const char kind_names[][8] = {"unknown", "direct", "through", "outward"};
+
+/* Says the same of all that have a route to people, a line each, when they
+ * read the pinned iterator. bpftool cannot walk socket storage. */
+SEC("iter/bpf_sk_storage_map")
+int pairs(struct bpf_iter__bpf_sk_storage_map *ctx)
+{
+	struct seq_file *out = ctx->meta->seq;
+	struct sock *sk = ctx->sk;
+	struct counts *counts;
+	struct route *route;
+	__u32 kind;
+
+	if (!sk || !sk->sk_socket)
+		return 0;
+	route = bpf_sk_storage_get(&routes, sk, 0, 0);
+	counts = bpf_sk_storage_get(&counters, sk, 0, 0);
+	if (!route || !counts)
+		return 0;
+	kind = route->kind <= OUTWARD ? route->kind : 0;
+	BPF_SEQ_PRINTF(out, "cookie=%llu target=%llu kind=%s netns=%u", sk->__sk_common.skc_cookie.counter,
+		       route->target_cookie, kind_names[kind], sk->__sk_common.skc_net.net->ns.inum);
+	if (sk->__sk_common.skc_family == AF_INET)
+		BPF_SEQ_PRINTF(out, " local=%pI4:%u remote=%pI4:%u",
+			       &sk->__sk_common.skc_rcv_saddr, sk->__sk_common.skc_num,
+			       &sk->__sk_common.skc_daddr, bpf_ntohs(sk->__sk_common.skc_dport));
+	else
+		BPF_SEQ_PRINTF(out, " local=[%pI6]:%u remote=[%pI6]:%u",
+			       &sk->__sk_common.skc_v6_rcv_saddr, sk->__sk_common.skc_num,
+			       &sk->__sk_common.skc_v6_daddr, bpf_ntohs(sk->__sk_common.skc_dport));
+	BPF_SEQ_PRINTF(out, " short_messages=%llu short_bytes=%llu long_messages=%llu long_bytes=%llu",
+		       counts->short_messages, counts->short_bytes, counts->long_messages, counts->long_bytes);
+	BPF_SEQ_PRINTF(out, " settling=%llu closing=%llu busy=%llu full=%llu blocks=%llu pressure=%llu gone=%llu\n",
+		       counts->settling, counts->closing, counts->busy, counts->full,
+		       counts->blocks, counts->pressure, counts->gone);
+	return 0;
+}

@@ -87,6 +87,7 @@ const (
 	ShortcutMapStage     = "stage"
 	ShortcutMapTargets   = "targets"
 	ShortcutProgDescribe = "describe"
+	ShortcutProgPairs    = "pairs"
 	ShortcutProgShortcut = "shortcut"
 	ShortcutVarCanCast   = "can_cast"
 	ShortcutVarDescribed = "described"
@@ -137,6 +138,7 @@ type ShortcutSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type ShortcutProgramSpecs struct {
 	Describe *ebpf.ProgramSpec `ebpf:"describe"`
+	Pairs    *ebpf.ProgramSpec `ebpf:"pairs"`
 	Shortcut *ebpf.ProgramSpec `ebpf:"shortcut"`
 }
 
@@ -216,12 +218,14 @@ type ShortcutVariables struct {
 // It can be passed to LoadShortcutObjects or ebpf.CollectionSpec.LoadAndAssign.
 type ShortcutPrograms struct {
 	Describe *ebpf.Program `ebpf:"describe"`
+	Pairs    *ebpf.Program `ebpf:"pairs"`
 	Shortcut *ebpf.Program `ebpf:"shortcut"`
 }
 
 func (p *ShortcutPrograms) Close() error {
 	return _ShortcutClose(
 		p.Describe,
+		p.Pairs,
 		p.Shortcut,
 	)
 }

@@ -16,8 +16,12 @@ import (
 )
 
 // The names of pins are those of the maps and of the program; the attachment,
-// where the kernel has a link for it, is the file "attachment".
-const attachmentPin = "attachment"
+// where the kernel has a link for it, is the file "attachment"; the file "pairs"
+// can be read, and says which sockets have a short way and what they have sent.
+const (
+	attachmentPin = "attachment"
+	pairsPin      = "pairs"
+)
 
 // The pins are for root, and to be looked at by the group: a map that can be
 // read shows no more than who is paired, but not by everyone.
@@ -146,6 +150,12 @@ func (l *Loader) pin() (err error) {
 	if l.attached != nil {
 		pins[attachmentPin] = l.attached.Pin
 	}
+	pairs, err := link.AttachIter(link.IterOptions{Program: l.objects.Pairs, Map: l.objects.Routes})
+	if err != nil {
+		return fmt.Errorf("making the list of pairs: %w", err)
+	}
+	defer pairs.Close()
+	pins[pairsPin] = pairs.Pin
 	for name, pin := range pins {
 		path := filepath.Join(made, name)
 		if err := pin(path); err != nil {
