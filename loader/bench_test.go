@@ -46,7 +46,7 @@ func BenchmarkShortcut(b *testing.B) {
 }
 
 func compare(b *testing.B, kind loader.Kind, unit string, run func(*testing.B, *net.TCPConn, *net.TCPConn) float64) {
-	l := load(b, limit(4<<20))
+	l := load(b)
 	var speeds, costs [2][]float64 // without, with
 	var speed, cost []float64
 	var short, long uint64

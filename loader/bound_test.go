@@ -155,13 +155,13 @@ func field(t testing.TB, path, begin, name string) int64 {
 // Many pairs, each of a few messages, some closed with bytes unread: nothing of
 // them is left, neither in the maps nor in the memory of TCP.
 //
-//	ONEPORT_SCALE=100 go test -run ShortLives ./loader
+//	ONEPORT_SCALE=400 go test -run ShortLives ./loader
 //
 // makes a hundred thousand.
 func TestShortLivesLeaveNothing(t *testing.T) {
 	l := load(t)
 	destroyed := inspectDestroyed(t)
-	pairs := 1000 * scale(t)
+	pairs := 250 * scale(t)
 	before := tcpPages(t)
 	var config net.ListenConfig
 	config.SetMultipathTCP(false)
