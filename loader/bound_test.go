@@ -252,4 +252,9 @@ func TestPressureClosesTheShortWay(t *testing.T) {
 			}
 		})
 	}
+	// Who starts then is not told to use another kernel.
+	var scarce *loader.UnsupportedError
+	if _, err := loader.Load(loader.Options{}); !errors.As(err, &scarce) || !strings.Contains(scarce.What, "scarce") || scarce.Remedy == "" {
+		t.Errorf("loading: %v", err)
+	}
 }
