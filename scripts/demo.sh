@@ -217,7 +217,8 @@ d=$(ask 2 nodes --json | awk -F'[:,]' '/"name"/ { d = $2 ~ /"d"/ } d && /"pid"/ 
 node "e@$ip1" "$one" -eval "pong = net_adm:ping('d@$ip2'), Data = rand:bytes(1 bsl 20), Sum = erlang:md5(Data),
 	(fun Loop(N) ->
 		Sum = rpc:call('d@$ip2', erlang, md5, [Data]),
-		ok = file:write_file(\"$dir/megabytes\", integer_to_list(N)),
+		ok = file:write_file(\"$dir/megabytes.new\", integer_to_list(N)),
+		ok = file:rename(\"$dir/megabytes.new\", \"$dir/megabytes\"),
 		Loop(N + 1)
 	end)(1)."
 megabytes() { cat "$dir/megabytes" 2>/dev/null || echo 0; }
