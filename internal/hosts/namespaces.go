@@ -83,12 +83,18 @@ func inside(netns int, f func()) (err error) {
 }
 
 // onOwnThread runs f on an operating-system thread that ends with it: it has
-// namespaces that nobody else should ever run in.
+// namespaces that nobody else should ever run in. It is never the first thread of
+// the process, which does not end, and whose namespaces /proc/PID shows.
 func onOwnThread(f func()) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		runtime.LockOSThread()
+		if unix.Gettid() == unix.Getpid() {
+			defer runtime.UnlockOSThread()
+			onOwnThread(f) // on another, since this one is held
+			return
+		}
 		f()
 	}()
 	<-done
