@@ -79,18 +79,12 @@ func TestPortsAreReused(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer listener.Close()
-	var dialer net.Dialer
-	for i, reused := 0, 0; reused < 200; i++ {
+	// An address that nobody else on this host takes ports of.
+	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 99, 0, 1)}}
+	for i := range 200 {
 		a, err := dialer.DialContext(t.Context(), "tcp4", listener.Addr().String())
-		if errors.Is(err, unix.EADDRINUSE) && i < 1000 {
-			dialer.LocalAddr = nil // somebody else has it now
-			continue
-		}
 		if err != nil {
 			t.Fatal(err)
-		}
-		if dialer.LocalAddr != nil {
-			reused++
 		}
 		dialer.LocalAddr = a.LocalAddr()
 		b, err := listener.Accept()

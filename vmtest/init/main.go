@@ -200,7 +200,7 @@ func (r *reporter) run(program plan.Program) plan.End {
 	defer cancel()
 	command := exec.CommandContext(ctx, program.Path, program.Args...)
 	command.Dir = program.Dir
-	command.Env = []string{"PATH=/bin", "HOME=/root", "TMPDIR=/tmp"}
+	command.Env = []string{"PATH=/bin", "HOME=/root", "TMPDIR=/tmp", "ONEPORT_OWN_KERNEL=1"}
 	command.Stdout, command.Stderr = r.line, r.line
 	command.WaitDelay = time.Second // its children may hold the pipe
 	err := command.Start()
