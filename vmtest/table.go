@@ -77,11 +77,30 @@ func writeTable(w io.Writer, results []kernelResult) error {
 	}
 	for _, r := range results {
 		for _, pkg := range r.packages {
-			for _, s := range pkg.skipped {
-				fmt.Fprintf(&text, "- %s: `%s` is skipped: %s\n", r.kernel.release, s.test, s.reason)
-			}
+			writeSkipped(&text, r.kernel.release, pkg)
 		}
 	}
 	_, err := io.WriteString(w, text.String())
 	return err
+}
+
+// writeSkipped names the tests of a package that were skipped, by their reasons.
+// Many with one reason are counted.
+func writeSkipped(text *strings.Builder, release string, pkg packageResult) {
+	const few = 3
+	var reasons []string
+	tests := make(map[string][]string)
+	for _, s := range pkg.skipped {
+		if tests[s.reason] == nil {
+			reasons = append(reasons, s.reason)
+		}
+		tests[s.reason] = append(tests[s.reason], "`"+s.test+"`")
+	}
+	for _, reason := range reasons {
+		list := strings.Join(tests[reason], ", ")
+		if n := len(tests[reason]); n > few {
+			list = fmt.Sprintf("%d tests", n)
+		}
+		fmt.Fprintf(text, "- %s: skipped of `%s`: %s: %s\n", release, strings.TrimPrefix(pkg.path, "oneport/"), list, reason)
+	}
 }
