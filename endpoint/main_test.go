@@ -45,7 +45,7 @@ func TestMain(m *testing.M) {
 func childFinds(addresses string) error {
 	log := logrus.New()
 	log.Out = os.Stdout
-	f, err := New(Options{Log: log})
+	f, err := New(Options{Log: log, Timeout: patience})
 	if err != nil {
 		return err
 	}
