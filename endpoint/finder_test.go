@@ -330,6 +330,22 @@ func TestWhatIsNotThere(t *testing.T) {
 	}
 }
 
+// Searches leave processors to others, but not so long that they end in vain: with
+// many processes a walk takes a tenth of a second, and twenty of them are the two
+// seconds of a search.
+func TestPausesBetweenWalks(t *testing.T) {
+	for took, want := range map[time.Duration]time.Duration{
+		time.Millisecond:       50 * time.Millisecond,
+		10 * time.Millisecond:  200 * time.Millisecond,
+		100 * time.Millisecond: DefaultTimeout / 2,
+		time.Second:            DefaultTimeout / 2,
+	} {
+		if got := pause(took); got != want {
+			t.Errorf("%v after a walk of %v, want %v", got, took, want)
+		}
+	}
+}
+
 // A search ends in time also while nobody may walk over the processes.
 func TestASearchHasADeadline(t *testing.T) {
 	f := finder(t)

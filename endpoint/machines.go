@@ -18,9 +18,11 @@ const (
 	maxMachines = 1024
 
 	// Between two walks over the processes of this host pass listInterval, and
-	// listShare times as long as the last one took, at least.
+	// listShare times as long as the last one took, at least; but no more than
+	// listPause, or searches would end before the walk that they wait for.
 	listInterval = 50 * time.Millisecond
 	listShare    = 20
+	listPause    = DefaultTimeout / 2
 )
 
 // machines is the BEAMs that run on this host, with their network namespaces.
@@ -101,7 +103,12 @@ func (m *machines) run(w *walk) {
 	start := time.Now()
 	w.err = m.walk()
 	now := time.Now()
-	m.notBefore = now.Add(max(listInterval, listShare*now.Sub(start)))
+	m.notBefore = now.Add(pause(now.Sub(start)))
+}
+
+// pause is how long after a walk the next one may begin.
+func pause(took time.Duration) time.Duration {
+	return min(max(listInterval, listShare*took), listPause)
 }
 
 // walk looks at every process of this host.
