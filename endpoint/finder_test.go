@@ -220,7 +220,10 @@ func TestAConnectionThatWasHandedOver(t *testing.T) {
 func TestSearchesSideBySide(t *testing.T) {
 	h, f := world(t), finder(t)
 	l := listen(t, "tcp4")
-	const connections = 60
+	connections := 60
+	if testing.Short() {
+		connections = 15 // they wait for each other
+	}
 	a := addrPort(l.Addr())
 	node := start(t, h, erl(fmt.Sprintf(
 		`[{ok, _} = gen_tcp:connect({127,0,0,1}, %d, []) || _ <- lists:seq(1, %d)], receive after infinity -> ok end.`, a.Port(), connections)))
