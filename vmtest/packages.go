@@ -39,7 +39,7 @@ func needSystem() map[string]string {
 }
 
 // withErlang are the packages that run whose tests start Erlang nodes.
-func withErlang() []string { return []string{"oneport/endpoint"} }
+func withErlang() []string { return []string{"oneport/endpoint", "oneport/shortcut"} }
 
 // listPackages returns the packages with tests among those that patterns name.
 func listPackages(ctx context.Context, root string, patterns []string) ([]testPackage, error) {
