@@ -106,6 +106,25 @@ func limit(n uint32) func(*loader.Options) { return func(o *loader.Options) { o.
 // accepted end is an IPv6 socket with an IPv4 peer.
 func connect(t testing.TB, network string) (dialed, accepted *net.TCPConn) {
 	t.Helper()
+	return connectBuffered(t, network, 0)
+}
+
+// connectBuffered is connect with send and receive buffers of a size, unless it is
+// 0. They are set before the handshake: TCP cuts its segments by the window that it
+// was offered there, and waits 200 ms with each that does not fit a smaller one.
+func connectBuffered(t testing.TB, network string, buffer int) (dialed, accepted *net.TCPConn) {
+	t.Helper()
+	control := func(_, _ string, raw syscall.RawConn) (err error) {
+		if buffer == 0 {
+			return nil
+		}
+		failed := raw.Control(func(fd uintptr) {
+			err = errors.Join(
+				unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, buffer),
+				unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_SNDBUF, buffer))
+		})
+		return errors.Join(failed, err)
+	}
 	listen, address, dial := network, "localhost:0", network
 	if network == "mapped" {
 		listen, address, dial = "tcp", "[::]:0", "tcp4"
@@ -113,7 +132,7 @@ func connect(t testing.TB, network string) (dialed, accepted *net.TCPConn) {
 	if network == "tcp6" {
 		address = "[::1]:0"
 	}
-	var config net.ListenConfig
+	config := net.ListenConfig{Control: control}
 	config.SetMultipathTCP(false)
 	listener, err := config.Listen(t.Context(), listen, address)
 	if err != nil {
@@ -124,7 +143,8 @@ func connect(t testing.TB, network string) (dialed, accepted *net.TCPConn) {
 	if network == "mapped" {
 		target = net.JoinHostPort("127.0.0.1", strconv.Itoa(listener.Addr().(*net.TCPAddr).Port))
 	}
-	d, err := net.DialTimeout(dial, target, patience)
+	dialer := net.Dialer{Timeout: patience, Control: control}
+	d, err := dialer.DialContext(t.Context(), dial, target)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -165,13 +185,11 @@ type arrangement struct {
 func arrange(t testing.TB, kind loader.Kind, network string, buffer int) arrangement {
 	t.Helper()
 	if kind == loader.Direct {
-		client, node := connect(t, network)
-		setBuffers(t, buffer, client, node)
+		client, node := connectBuffered(t, network, buffer)
 		return arrangement{client, node, func(l *loader.Loader) (*loader.Pair, error) { return l.Pair(client, node) }, func() {}}
 	}
-	client, c := connect(t, network)
-	n, node := connect(t, network)
-	setBuffers(t, buffer, client, node, c, n)
+	client, c := connectBuffered(t, network, buffer)
+	n, node := connectBuffered(t, network, buffer)
 	r := loader.Relay{Client: c, Node: n}
 	pair := func(l *loader.Loader) (*loader.Pair, error) { return l.PairThrough(client, node, r) }
 	if kind == loader.Outward {
@@ -190,18 +208,6 @@ func arrange(t testing.TB, kind loader.Kind, network string, buffer int) arrange
 		})
 	}
 	return arrangement{client, node, pair, start}
-}
-
-func setBuffers(t testing.TB, size int, conns ...*net.TCPConn) {
-	t.Helper()
-	if size == 0 {
-		return
-	}
-	for _, c := range conns {
-		if err := errors.Join(c.SetReadBuffer(size), c.SetWriteBuffer(size)); err != nil {
-			t.Fatal(err)
-		}
-	}
 }
 
 // counts returns those of the messages that conn sent.

@@ -84,8 +84,7 @@ func TestBusyOrFullReaderIsReachedTheLongWay(t *testing.T) {
 // make TCP drop what it has offered a window for.
 func TestOwnersBufferIsNotOverfilled(t *testing.T) {
 	l := load(t)
-	client, node := connect(t, "tcp4")
-	setBuffers(t, 64<<10, node)
+	client, node := connectBuffered(t, "tcp4", 64<<10)
 	if _, err := l.Pair(client, node); err != nil {
 		t.Fatal(err)
 	}
@@ -254,9 +253,8 @@ func TestOutwardWaitsForTheRelay(t *testing.T) {
 
 func TestOutwardLeavesAFullClientToTheRelay(t *testing.T) {
 	l := load(t)
-	client, c := connect(t, "tcp4")
+	client, c := connectBuffered(t, "tcp4", 16<<10)
 	n, node := connect(t, "tcp4")
-	setBuffers(t, 16<<10, client, c)
 	if _, err := l.PairOutward(node, loader.Relay{Client: c, Node: n}); err != nil {
 		t.Fatal(err)
 	}
