@@ -28,10 +28,10 @@ func TestMain(m *testing.M) {
 	leak.Main(m)
 }
 
-// scale multiplies what the heavy tests do. 1 is a minute's run; 40 moves more
+// scale multiplies what the heavy tests do. 1 is a minute's run; 50 moves more
 // than 10 GB:
 //
-//	ONEPORT_SCALE=40 go test -timeout 1h ./loader
+//	ONEPORT_SCALE=50 go test -timeout 1h ./loader
 func scale(t testing.TB) int {
 	value := os.Getenv("ONEPORT_SCALE")
 	if value == "" {
