@@ -30,6 +30,7 @@ check: ## formatting, vet, and whether the generated is up to date
 test: deps build erlang check ## every test, with the race detector (root: network namespaces)
 	@$(MAKE) --no-print-directory -C erlang test
 	go test -race -timeout 20m ./...
+	ONEPORT_SCALE=50 go test -count=1 -timeout 20m -run TestStreamsArriveWhole ./loader # 10 GB over pairs
 	@$(MAKE) --no-print-directory vmtest
 
 vmtest: deps ## the packages' tests on the kernels KERNELS (6.1,6.12; or all) in QEMU
