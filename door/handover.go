@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"oneport/endpoint"
 	"oneport/epmd"
 	"oneport/handover"
 	"oneport/relay"
@@ -199,9 +200,9 @@ func (d *Door) followHanded() []Info {
 	infos := []Info{}
 	var ended []*handed
 	for _, h := range all {
-		s, err := findSocket(h.local, h.peer)
+		s, err := endpoint.Look(h.local, h.peer)
 		switch {
-		case err == nil && s.inode != 0: // 0: the last descriptor is closed, the kernel says goodbye
+		case err == nil && s.Inode != 0: // 0: the last descriptor is closed, the kernel says goodbye
 			infos = append(infos, h.follow(s))
 		case err == nil || errors.Is(err, unix.ENOENT):
 			ended = append(ended, h)
@@ -219,11 +220,11 @@ func (d *Door) followHanded() []Info {
 }
 
 // follow brings the record up to what the kernel tells.
-func (h *handed) follow(s socket) Info {
-	h.bytes.ToNode.Store(s.info.Bytes_received - min(s.info.Bytes_received, h.received))
-	h.bytes.ToClient.Store(s.info.Bytes_acked - min(s.info.Bytes_acked, h.sent))
+func (h *handed) follow(s endpoint.Record) Info {
+	h.bytes.ToNode.Store(s.Info.Bytes_received - min(s.Info.Bytes_received, h.received))
+	h.bytes.ToClient.Store(s.Info.Bytes_acked - min(s.Info.Bytes_acked, h.sent))
 	i := h.info()
-	i.TCP = &TCPInfo{State: tcpStates[min(int(s.state), len(tcpStates)-1)], Retransmits: s.info.Total_retrans, RoundTripUs: s.info.Rtt}
+	i.TCP = &TCPInfo{State: tcpStates[min(int(s.State), len(tcpStates)-1)], Retransmits: s.Info.Total_retrans, RoundTripUs: s.Info.Rtt}
 	return i
 }
 
@@ -233,7 +234,7 @@ var tcpStates = [...]string{"unknown", "estab", "syn-sent", "syn-recv", "fin-wai
 
 // dropHanded resets a connection that was handed over.
 func (d *Door) dropHanded(h *handed) error {
-	if err := destroySocket(h.local, h.peer); err != nil {
+	if err := endpoint.Destroy(h.local, h.peer); err != nil {
 		return fmt.Errorf("ending connection %d, which its node has: %w (the kernel needs CONFIG_INET_DIAG_DESTROY, the daemon CAP_NET_ADMIN)", h.id, err)
 	}
 	d.mu.Lock()
