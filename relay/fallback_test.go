@@ -55,9 +55,7 @@ func TestRefusedSpliceEndsARelayThatIsToSplice(t *testing.T) {
 	defer node.Close()
 	done := make(chan Result, 1)
 	Start(t.Context(), clientSide, nodeSide, Options{Only: Splice}, func(r Result) { done <- r })
-	if _, err := client.Write([]byte("x")); err != nil {
-		t.Fatal(err)
-	}
+	// One of the two directions finds out, maybe before there is a byte to move.
 	for _, end := range []*net.TCPConn{node, client} {
 		if _, err := end.Read(make([]byte, 1)); !errors.Is(err, unix.ECONNRESET) {
 			t.Errorf("an end sees %v, not a reset", err)
