@@ -262,4 +262,26 @@ func TestPressureClosesTheShortWay(t *testing.T) {
 			}
 		})
 	}
+
+	// Who starts then is not told to use another kernel. The kernel counts by
+	// processor, to a megabyte each: more than that is held here, far from the
+	// most there may be.
+	if err := os.WriteFile(path, old, 0); err != nil {
+		t.Fatal(err)
+	}
+	for range 8 {
+		client, node := connect(t, "tcp4")
+		client.SetReadBuffer(1 << 20) // and nobody reads
+		node.SetWriteDeadline(time.Now().Add(200 * time.Millisecond))
+		if _, err := node.Write(make([]byte, 16<<20)); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Fatalf("16 MB to one who does not read: %v", err)
+		}
+	}
+	if err := os.WriteFile(path, []byte("4 8 1000000"), 0); err != nil {
+		t.Fatal(err)
+	}
+	var scarce *loader.UnsupportedError
+	if _, err := loader.Load(loader.Options{}); !errors.As(err, &scarce) || !strings.Contains(scarce.What, "scarce") || scarce.Remedy == "" {
+		t.Errorf("loading: %v", err)
+	}
 }
