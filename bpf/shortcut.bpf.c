@@ -83,6 +83,16 @@ struct {
 	__type(value, struct counts);
 } counters SEC(".maps");
 
+/* What became of all messages ever, of closed sockets as well, by enum kind (an
+ * array's key must be a plain number to have a type). For people and their
+ * metrics: bpftool can walk it. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, OUTWARD + 1);
+	__type(key, __u32);
+	__type(value, struct counts);
+} totals SEC(".maps");
+
 /* Sockets that the loader wants described: the few that it is about to pair.
  * The iterator walks this map and not the host's sockets. */
 struct {
@@ -316,41 +326,88 @@ static __always_inline bool memory_short(const struct sock *r, enum supply suppl
 	return forward < (int)n && group_short(r, n);
 }
 
-/* Every condition but the last, which is that the redirect finds the target.
- * Returns the counter of the reason to go the long way, or none. */
-static __always_inline __u64 *obstacle(struct route *route, struct counts *counts, struct tcp_sock *s, __u32 n)
+/* Why a message goes the long way; each has its counter in struct counts. */
+enum reason { NONE, SETTLING, CLOSING, BUSY, FULL, BLOCKS, PRESSURE, GONE };
+
+/* Every condition but the last, which is that the redirect finds the target. */
+static __always_inline enum reason obstacle(const struct route *route, const struct counts *counts, const struct tcp_sock *s, __u32 n)
 {
 	enum supply supply;
 	struct tcp_sock *tcp;
 	struct sock *r;
 
 	if (stopped_sending(&s->inet_conn.icsk_inet.sk))
-		return &counts->closing;
+		return CLOSING;
 	if (settles(route))
-		return &counts->settling;
+		return SETTLING;
 	tcp = target_of(route);
 	r = &tcp->inet_conn.icsk_inet.sk;
 	supply = supply_of(r, n);
 	if (route->form == EGRESS) {
 		if (stopped_transmitting(r))
-			return &counts->closing;
+			return CLOSING;
 		if (ahead_unwritten(route, counts, s, tcp))
-			return &counts->busy;
+			return BUSY;
 		if (transmitter_full(r, n))
-			return &counts->full;
+			return FULL;
 	} else {
 		if (stopped_receiving(r))
-			return &counts->closing;
+			return CLOSING;
 		if (ahead_unread(route, s, tcp))
-			return &counts->busy;
+			return BUSY;
 		if (reader_full(route, tcp, r, supply, n))
-			return &counts->full;
+			return FULL;
 		if (reader_blocks(r))
-			return &counts->blocks;
+			return BLOCKS;
 	}
 	if (memory_short(r, supply, n))
-		return &counts->pressure;
-	return 0;
+		return PRESSURE;
+	return NONE;
+}
+
+/* The counter of a reason. */
+static __always_inline __u64 *counter_of(struct counts *counts, enum reason reason)
+{
+	switch (reason) {
+	case SETTLING: return &counts->settling;
+	case CLOSING:  return &counts->closing;
+	case BUSY:     return &counts->busy;
+	case FULL:     return &counts->full;
+	case BLOCKS:   return &counts->blocks;
+	case PRESSURE: return &counts->pressure;
+	default:       return &counts->gone;
+	}
+}
+
+/* Counts a message of n bytes that goes short, or long for a reason. */
+static __always_inline void count(struct counts *counts, enum reason reason, __u32 n)
+{
+	if (reason == NONE) {
+		counts->short_messages++;
+		counts->short_bytes += n;
+		return;
+	}
+	++*counter_of(counts, reason);
+	counts->long_messages++;
+	counts->long_bytes += n;
+}
+
+/* The same in the totals. Another program may run on this CPU between any two
+ * instructions, so these are atomic. */
+static __always_inline void count_total(__u32 kind, enum reason reason, __u32 n)
+{
+	struct counts *all = bpf_map_lookup_elem(&totals, &kind);
+
+	if (!all)
+		return;
+	if (reason == NONE) {
+		__sync_fetch_and_add(&all->short_messages, 1);
+		__sync_fetch_and_add(&all->short_bytes, n);
+		return;
+	}
+	__sync_fetch_and_add(counter_of(all, reason), 1);
+	__sync_fetch_and_add(&all->long_messages, 1);
+	__sync_fetch_and_add(&all->long_bytes, n);
 }
 
 SEC("sk_msg")
@@ -361,7 +418,8 @@ int shortcut(struct sk_msg_md *msg)
 	struct route *route;
 	struct tcp_sock *s;
 	__u32 n = msg->size;
-	__u64 *reason, cookie;
+	enum reason reason;
+	__u64 cookie;
 
 	if (!sk)
 		return SK_PASS;
@@ -372,18 +430,13 @@ int shortcut(struct sk_msg_md *msg)
 		return SK_PASS;
 
 	reason = obstacle(route, counts, s, n);
-	if (!reason) {
+	if (reason == NONE) {
 		cookie = route->target_cookie;
-		if (bpf_msg_redirect_hash(msg, &targets, &cookie, route->form == EGRESS ? 0 : BPF_F_INGRESS) == SK_PASS) {
-			counts->short_messages++;
-			counts->short_bytes += n;
-			return SK_PASS;
-		}
-		reason = &counts->gone;
+		if (bpf_msg_redirect_hash(msg, &targets, &cookie, route->form == EGRESS ? 0 : BPF_F_INGRESS) != SK_PASS)
+			reason = GONE;
 	}
-	++*reason;
-	counts->long_messages++;
-	counts->long_bytes += n;
+	count(counts, reason, n);
+	count_total(route->kind, reason, n);
 	return SK_PASS;
 }
 
@@ -447,7 +500,7 @@ int describe(struct bpf_iter__bpf_sk_storage_map *ctx)
 }
 
 /* enum kind in words. */
-static const char kind_names[][8] = {"unknown", "direct", "through", "outward"};
+static const char kind_names[][8] = {"trial", "direct", "through", "outward"};
 
 /* Says the same of all that have a route to people, a line each, when they
  * read the pinned iterator. bpftool cannot walk socket storage. */

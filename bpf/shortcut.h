@@ -11,6 +11,7 @@ enum form {
 
 /* Between whom. The programs do not ask; it is kept here for those who look. */
 enum kind {
+	TRIAL = 0,   /* nobody: the loader tries whether the kernel behaves */
 	DIRECT = 1,  /* the two ends of one connection */
 	THROUGH = 2, /* a client's and a node's socket, with a relay between them */
 	OUTWARD = 3, /* a node's socket, and the daemon's two; the client is elsewhere */

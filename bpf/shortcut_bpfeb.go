@@ -60,6 +60,7 @@ const (
 type ShortcutKind uint32
 
 const (
+	ShortcutKindTRIAL   ShortcutKind = 0
 	ShortcutKindDIRECT  ShortcutKind = 1
 	ShortcutKindTHROUGH ShortcutKind = 2
 	ShortcutKindOUTWARD ShortcutKind = 3
@@ -86,6 +87,7 @@ const (
 	ShortcutMapSenders   = "senders"
 	ShortcutMapStage     = "stage"
 	ShortcutMapTargets   = "targets"
+	ShortcutMapTotals    = "totals"
 	ShortcutProgDescribe = "describe"
 	ShortcutProgPairs    = "pairs"
 	ShortcutProgShortcut = "shortcut"
@@ -152,6 +154,7 @@ type ShortcutMapSpecs struct {
 	Senders  *ebpf.MapSpec `ebpf:"senders"`
 	Stage    *ebpf.MapSpec `ebpf:"stage"`
 	Targets  *ebpf.MapSpec `ebpf:"targets"`
+	Totals   *ebpf.MapSpec `ebpf:"totals"`
 }
 
 // ShortcutVariableSpecs contains global variables before they are loaded into the kernel.
@@ -190,6 +193,7 @@ type ShortcutMaps struct {
 	Senders  *ebpf.Map `ebpf:"senders"`
 	Stage    *ebpf.Map `ebpf:"stage"`
 	Targets  *ebpf.Map `ebpf:"targets"`
+	Totals   *ebpf.Map `ebpf:"totals"`
 }
 
 func (m *ShortcutMaps) Close() error {
@@ -200,6 +204,7 @@ func (m *ShortcutMaps) Close() error {
 		m.Senders,
 		m.Stage,
 		m.Targets,
+		m.Totals,
 	)
 }
 

@@ -76,6 +76,8 @@ type Conn struct {
 	why      string // why no better path was taken
 	reason   string // why it was refused or has ended
 	cause    Cause  // why it was refused, for counting
+	// Bytes that went past the relay, known at its end.
+	pastToNode, pastToClient uint64
 }
 
 // Info is a connection's record as it stands, in the form that the control

@@ -17,7 +17,7 @@ type Shortcut interface {
 	Check(ctx context.Context, c shortcut.Connection, client, node *net.TCPConn) error
 	// Relayed is asked for the short way of a connection that is about to be
 	// relayed.
-	Relayed(ctx context.Context, c shortcut.Connection, client, node *net.TCPConn, taken int, changed shortcut.Changed) (stop func())
+	Relayed(ctx context.Context, c shortcut.Connection, client, node *net.TCPConn, taken int, changed shortcut.Changed) (stop func() shortcut.Usage)
 	// Handed is asked for that of a connection whose node has it.
 	Handed(c shortcut.Connection, changed shortcut.Changed)
 	// Expect says that a client was told a node's own port. It is not known by
@@ -25,6 +25,8 @@ type Shortcut interface {
 	Expect(port uint16, thisHost bool)
 	// Report says what goes the short way.
 	Report(isNode func(netip.AddrPort) bool) (of map[uint64]shortcut.Usage, others []shortcut.Usage, err error)
+	// Totals says what went so and what did not, by kind; nil if there is no short way.
+	Totals() (map[string]shortcut.Traffic, error)
 	// State says whether there is any, or why not.
 	State() string
 }
@@ -38,7 +40,8 @@ func (d *Door) shortcut(c *Conn) shortener {
 		return nil
 	}
 	return func(ctx context.Context, client, node *net.TCPConn, taken int, changed func(bool, string)) func() {
-		return d.o.Shortcut.Relayed(ctx, c.known(), client, node, taken, changed)
+		stop := d.o.Shortcut.Relayed(ctx, c.known(), client, node, taken, changed)
+		return func() { c.shortened(stop()) }
 	}
 }
 
@@ -96,11 +99,25 @@ func (d *Door) addUsage(infos []Info) []Info {
 // use adds what went the short way to what went the long one.
 func (i *Info) use(u shortcut.Usage) {
 	i.Shortcut = &u
-	i.BytesToClient += u.ToClient.ShortBytes
-	// Outward, the relay itself writes to the node, and counts all of it.
-	if u.Kind != "outward" {
-		i.BytesToNode += u.ToNode.ShortBytes
+	toNode, toClient := past(u)
+	i.BytesToNode += toNode
+	i.BytesToClient += toClient
+}
+
+// past is how many bytes went past the relay, which has not counted them.
+func past(u shortcut.Usage) (toNode, toClient uint64) {
+	toNode, toClient = u.ToNode.ShortBytes, u.ToClient.ShortBytes
+	if u.Kind == "outward" {
+		toNode = 0 // the relay itself writes to the node
 	}
+	return toNode, toClient
+}
+
+// shortened records what went past the relay, whose end this is.
+func (c *Conn) shortened(u shortcut.Usage) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.pastToNode, c.pastToClient = past(u)
 }
 
 // isNode tells whether clients connect to this address: it is the door's, or a

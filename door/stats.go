@@ -4,6 +4,8 @@ import (
 	"time"
 
 	"github.com/sirupsen/logrus"
+
+	"oneport/shortcut"
 )
 
 // Stats is what the door has done since it was opened.
@@ -21,6 +23,10 @@ type Stats struct {
 	BytesToNode   uint64              `json:"bytes_to_node"`
 	BytesToClient uint64              `json:"bytes_to_client"`
 	Shortcut      string              `json:"shortcut"` // on and its mode, or off and why
+
+	// Shortened is what the sockets with a short way have sent, by kind, since the
+	// pins were made.
+	Shortened map[string]shortcut.Traffic `json:"shortened,omitempty"`
 }
 
 // Cause is why a connection was refused, in a few words that can be counted.
@@ -68,8 +74,8 @@ func (s *stats) ended(c *Conn) {
 	if c.cause != "" {
 		s.refused[c.cause]++
 	}
-	s.bytesToNode += c.bytes.ToNode.Load()
-	s.toClient += c.bytes.ToClient.Load()
+	s.bytesToNode += c.bytes.ToNode.Load() + c.pastToNode
+	s.toClient += c.bytes.ToClient.Load() + c.pastToClient
 }
 
 // Stats returns the counters as they stand, those of open connections included.
@@ -81,6 +87,10 @@ func (d *Door) Stats() Stats {
 	st.Shortcut = "off"
 	if d.o.Shortcut != nil {
 		st.Shortcut = d.o.Shortcut.State()
+		var err error
+		if st.Shortened, err = d.o.Shortcut.Totals(); err != nil {
+			d.log.WithError(err).Warn("asking what went the short way")
+		}
 	}
 	for _, a := range d.Addrs() {
 		st.Listen = append(st.Listen, a.String())
@@ -133,7 +143,7 @@ func (d *Door) logEnd(c *Conn) {
 		f["node"] = c.node
 	}
 	if c.path != "" {
-		f["path"], f["bytes_to_node"], f["bytes_to_client"] = string(c.path), c.bytes.ToNode.Load(), c.bytes.ToClient.Load()
+		f["path"], f["bytes_to_node"], f["bytes_to_client"] = string(c.path), c.bytes.ToNode.Load()+c.pastToNode, c.bytes.ToClient.Load()+c.pastToClient
 	}
 	if c.why != "" {
 		f["why"] = c.why

@@ -145,6 +145,9 @@ func (j *joining) install() (err error) {
 			continue
 		}
 		e.route.Kind = uint32(j.kind)
+		if l.trying {
+			e.route.Kind = uint32(bpf.ShortcutKindTRIAL)
+		}
 		e.route.Limit = l.options.Limit
 		if !l.alive(e) {
 			e.route.Begin = begin

@@ -50,6 +50,7 @@ const DefaultSettle = 100 * time.Millisecond
 // directory. The methods need none of them.
 type Loader struct {
 	options Options
+	trying  bool // its pairs are trials, and no part of the totals
 	objects bpf.ShortcutObjects
 	// attached is nil on kernels without links for socket maps (before 6.10).
 	// There the attachment belongs to the map.

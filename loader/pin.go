@@ -40,6 +40,7 @@ func maps(o *bpf.ShortcutObjects) map[string]**ebpf.Map {
 		bpf.ShortcutMapRoutes:   &o.Routes,
 		bpf.ShortcutMapCounters: &o.Counters,
 		bpf.ShortcutMapStage:    &o.Stage,
+		bpf.ShortcutMapTotals:   &o.Totals,
 	}
 }
 

@@ -64,6 +64,17 @@ func TestPairsCanBeRead(t *testing.T) {
 	if want := fmt.Sprintf("local=%[1]s:%[2]d remote=%[1]s:%[3]d ", loopback, w.Local.Port(), w.Remote.Port()); !strings.Contains(text, want) {
 		t.Errorf("no %q in\n%s", want, text)
 	}
+	wantTotals := func(l *loader.Loader) {
+		t.Helper()
+		totals, err := l.Totals()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, want := totals[loader.Direct], (loader.Counts{ShortMessages: 1, ShortBytes: 5}); got != want || totals[loader.Through] != (loader.Counts{}) {
+			t.Errorf("totals %+v, want one message of the direct pairs", totals)
+		}
+	}
+	wantTotals(l)
 	for _, c := range []interface{ Close() error }{client, node, client6, node6} {
 		c.Close()
 	}
@@ -73,4 +84,6 @@ func TestPairsCanBeRead(t *testing.T) {
 		}
 		return nil
 	})
+	// The totals stay, for the next one, whose trial is no part of them.
+	wantTotals(load(t, func(o *loader.Options) { o.Pins = pins }))
 }

@@ -1,6 +1,7 @@
 package loader
 
 import (
+	"fmt"
 	"net/netip"
 
 	"oneport/bpf"
@@ -88,6 +89,38 @@ func (l *Loader) List() ([]Status, error) {
 	return list, nil
 }
 
+// Totals returns what became of all messages since the pins were made, or since
+// Load if there are none: those of closed sockets as well, and of pairs that other
+// processes have made. Messages of one CPU may be missing in it until the next call.
+func (l *Loader) Totals() (map[Kind]Counts, error) {
+	all := make(map[Kind]Counts)
+	for _, kind := range []Kind{Direct, Through, Outward} {
+		var each []bpf.ShortcutCounts // by CPU
+		if err := l.objects.Totals.Lookup(kind, &each); err != nil {
+			return nil, fmt.Errorf("reading the totals of the shortcut: %w", err)
+		}
+		var sum Counts
+		for i := range each {
+			sum = sum.Plus(countsOf(&each[i]))
+		}
+		all[kind] = sum
+	}
+	return all, nil
+}
+
+// Plus is the sum.
+func (c Counts) Plus(d Counts) Counts {
+	return Counts{
+		ShortMessages: c.ShortMessages + d.ShortMessages, ShortBytes: c.ShortBytes + d.ShortBytes,
+		LongMessages: c.LongMessages + d.LongMessages, LongBytes: c.LongBytes + d.LongBytes,
+		Long: Reasons{
+			Settling: c.Long.Settling + d.Long.Settling, Closing: c.Long.Closing + d.Long.Closing,
+			Busy: c.Long.Busy + d.Long.Busy, Full: c.Long.Full + d.Long.Full, Blocks: c.Long.Blocks + d.Long.Blocks,
+			Pressure: c.Long.Pressure + d.Long.Pressure, Gone: c.Long.Gone + d.Long.Gone,
+		},
+	}
+}
+
 // Status returns the state of one pair, or ErrGone. It costs as much as List.
 func (p *Pair) Status() (Status, error) {
 	list, err := p.loader.List()
@@ -115,7 +148,6 @@ func wayOf(e *bpf.ShortcutEndpoint) Way {
 		}
 		return netip.AddrPortFrom(a, port)
 	}
-	c := &e.Counts
 	return Way{
 		Cookie:    e.Cookie,
 		Target:    e.Route.TargetCookie,
@@ -124,13 +156,17 @@ func wayOf(e *bpf.ShortcutEndpoint) Way {
 		Namespace: e.Inode,
 		Egress:    e.Route.Form == egress,
 		Queued:    e.Queued != 0,
-		Counts: Counts{
-			ShortMessages: c.ShortMessages, ShortBytes: c.ShortBytes,
-			LongMessages: c.LongMessages, LongBytes: c.LongBytes,
-			Long: Reasons{
-				Settling: c.Settling, Closing: c.Closing, Busy: c.Busy, Full: c.Full,
-				Blocks: c.Blocks, Pressure: c.Pressure, Gone: c.Gone,
-			},
+		Counts:    countsOf(&e.Counts),
+	}
+}
+
+func countsOf(c *bpf.ShortcutCounts) Counts {
+	return Counts{
+		ShortMessages: c.ShortMessages, ShortBytes: c.ShortBytes,
+		LongMessages: c.LongMessages, LongBytes: c.LongBytes,
+		Long: Reasons{
+			Settling: c.Settling, Closing: c.Closing, Busy: c.Busy, Full: c.Full,
+			Blocks: c.Blocks, Pressure: c.Pressure, Gone: c.Gone,
 		},
 	}
 }

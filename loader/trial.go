@@ -21,7 +21,7 @@ const patience = 5 * time.Second
 // counted against the receiver's memory, which bounds them, and the end of a
 // stream comes behind them.
 func (l *Loader) try() error {
-	t := &trial{loader: &Loader{options: l.options, objects: l.objects, staged: l.staged, routed: l.routed}}
+	t := &trial{loader: &Loader{trying: true, options: l.options, objects: l.objects, staged: l.staged, routed: l.routed}}
 	defer t.close()
 	// The connections are quiet, so that nothing has to settle.
 	t.loader.options.Settle = 0

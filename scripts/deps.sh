@@ -33,6 +33,7 @@ need curl curl
 need qemu-system-x86_64 qemu-system-x86
 need xz xz-utils # compressed kernel modules
 need_file /usr/share/keyrings/debian-archive-keyring.gpg debian-archive-keyring
+need bpftool bpftool # what it prints of the maps is documented
 need clang-19 clang-19 # the kernel programs; another version makes other objects
 need llvm-strip-19 llvm-19
 need_file '/usr/include/bpf/bpf_core_read.h' libbpf-dev

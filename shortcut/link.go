@@ -68,13 +68,15 @@ const (
 // Relayed gives a connection that is about to be relayed a short way, if there
 // is one that gains. client and node are the relay's own sockets, and taken is how
 // many of the client's bytes have been read and not been written to the node. The
-// relay must not run yet. stop has to be called when it has ended.
-func (s *Service) Relayed(ctx context.Context, c Connection, client, node *net.TCPConn, taken int, changed Changed) (stop func()) {
+// relay must not run yet. stop has to be called when it has ended, and says what
+// had gone the short way at the last look, a second ago or so: the sockets are gone
+// by then, and with them what they counted.
+func (s *Service) Relayed(ctx context.Context, c Connection, client, node *net.TCPConn, taken int, changed Changed) (stop func() Usage) {
 	if s.off != "" {
 		if s.o.Mode != Off {
 			changed(false, s.off)
 		}
-		return func() {}
+		return func() Usage { return Usage{} }
 	}
 	ctx, cancel := context.WithTimeout(ctx, relayPatience)
 	defer cancel()
@@ -85,11 +87,16 @@ func (s *Service) Relayed(ctx context.Context, c Connection, client, node *net.T
 		return s.joinRelayed(ctx, l, r, b, n, before)
 	}
 	s.open(ctx, l)
-	return func() {
+	return func() Usage {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		l.state = over
 		delete(s.links, l)
+		u := Usage{Kind: l.kind.String()}
+		for cookie, c := range l.last {
+			u.add(c, cookie == l.made.node)
+		}
+		return u
 	}
 }
 

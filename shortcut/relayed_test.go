@@ -35,6 +35,7 @@ func TestARelayedPairComesBackAsItWas(t *testing.T) {
 				s.absent.add(alpha.IPv4, time.Now())
 			}
 			events := make(chan event, 16)
+			last := make(chan Usage, 1)
 			ctx, cancel := context.WithCancel(t.Context())
 			over := make(chan struct{})
 			go func() {
@@ -53,10 +54,11 @@ func TestARelayedPairComesBackAsItWas(t *testing.T) {
 				c := Connection{ID: 1, Peer: addrPort(client.RemoteAddr()), Local: addrPort(client.LocalAddr())}
 				relay.Join(ctx, client.(*net.TCPConn), node.(*net.TCPConn), relay.Options{
 					Shortcut: func(ctx context.Context, client, node *net.TCPConn, taken int, changed func(bool, string)) func() {
-						return s.Relayed(ctx, c, client, node, taken, func(open bool, why string) {
+						stop := s.Relayed(ctx, c, client, node, taken, func(open bool, why string) {
 							changed(open, why)
 							events <- event{open, why}
 						})
+						return func() { last <- stop() }
 					},
 				})
 			}()
@@ -90,8 +92,12 @@ func TestARelayedPairComesBackAsItWas(t *testing.T) {
 			if got != "[true]" {
 				t.Errorf("what came back was %s", got)
 			}
+			time.Sleep(2 * s.o.Look) // for one look at least
 			a.Eval(t, "erlang:disconnect_node('"+b.Name+"')")
 			<-over
+			if u := <-last; u.Kind != kind || u.ToNode.ShortMessages <= before || u.ToClient.ShortMessages == 0 {
+				t.Errorf("at the end of the relay it is told %+v", u)
+			}
 		})
 	}
 }

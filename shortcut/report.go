@@ -81,6 +81,24 @@ func (u Usage) Long() Reasons {
 	return Reasons{a.Settling + b.Settling, a.Closing + b.Closing, a.Busy + b.Busy, a.Full + b.Full, a.Blocks + b.Blocks, a.Pressure + b.Pressure, a.Gone + b.Gone}
 }
 
+// Totals returns what went short and long by kind, since the pins were made: of
+// connections that have ended as well, and of earlier daemons'. It is nil if there
+// is no short way at all.
+func (s *Service) Totals() (map[string]Traffic, error) {
+	if s.off != "" {
+		return nil, nil
+	}
+	totals, err := s.loader.Totals()
+	if err != nil {
+		return nil, err
+	}
+	of := make(map[string]Traffic, len(totals))
+	for kind, c := range totals {
+		of[kind.String()] = traffic(c)
+	}
+	return of, nil
+}
+
 // Report returns what the short ways do: those of connections by their IDs, and
 // the others, which an earlier daemon has made. Of these, isNode tells
 // which end is the one that was connected to.
@@ -106,11 +124,7 @@ func (s *Service) Report(isNode func(netip.AddrPort) bool) (of map[uint64]Usage,
 		}
 		for _, w := range ways {
 			u.Open = u.Open || w.Open
-			if m.node == w.Cookie || m.node == 0 && w.Local == u.Node {
-				u.ToClient = traffic(w.Counts)
-			} else {
-				u.ToNode = traffic(w.Counts)
-			}
+			u.add(w.Counts, m.node == w.Cookie || m.node == 0 && w.Local == u.Node)
 		}
 		if l.ID == 0 {
 			others = append(others, u)
@@ -119,6 +133,15 @@ func (s *Service) Report(isNode func(netip.AddrPort) bool) (of map[uint64]Usage,
 		}
 	}
 	return of, others, nil
+}
+
+// add enters what one of the two sockets has sent.
+func (u *Usage) add(c loader.Counts, fromNode bool) {
+	if fromNode {
+		u.ToClient = traffic(c)
+	} else {
+		u.ToNode = traffic(c)
+	}
 }
 
 func traffic(c loader.Counts) Traffic {

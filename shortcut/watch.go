@@ -52,7 +52,7 @@ func (r *record) judge(ways []loader.Way) (why string) {
 	r.forget(ways)
 	var did loader.Counts
 	for _, w := range ways {
-		did = plus(did, minus(w.Counts, last[w.Cookie]))
+		did = did.Plus(minus(w.Counts, last[w.Cookie]))
 	}
 	bytes := did.LongBytes + did.ShortBytes
 	if did.LongMessages+did.ShortMessages < minMessages && bytes < minBytes {
@@ -83,18 +83,6 @@ func (r *record) forget(ways []loader.Way) {
 	r.last = make(map[uint64]loader.Counts, len(ways))
 	for _, w := range ways {
 		r.last[w.Cookie] = w.Counts
-	}
-}
-
-func plus(a, b loader.Counts) loader.Counts {
-	return loader.Counts{
-		ShortMessages: a.ShortMessages + b.ShortMessages, ShortBytes: a.ShortBytes + b.ShortBytes,
-		LongMessages: a.LongMessages + b.LongMessages, LongBytes: a.LongBytes + b.LongBytes,
-		Long: loader.Reasons{
-			Settling: a.Long.Settling + b.Long.Settling, Closing: a.Long.Closing + b.Long.Closing,
-			Busy: a.Long.Busy + b.Long.Busy, Full: a.Long.Full + b.Long.Full, Blocks: a.Long.Blocks + b.Long.Blocks,
-			Pressure: a.Long.Pressure + b.Long.Pressure, Gone: a.Long.Gone + b.Long.Gone,
-		},
 	}
 }
 

@@ -24,8 +24,8 @@ func TestJudge(t *testing.T) {
 		{"long", []loader.Counts{long, long, long}, true},
 		{"long, not yet for long", []loader.Counts{long, long}, false},
 		{"long with a short time between", []loader.Counts{long, long, short, long, long}, false},
-		{"a part is short", []loader.Counts{plus(short, long), plus(short, long), plus(short, long)}, false},
-		{"calls beside bulk", []loader.Counts{plus(calls, long), plus(calls, long), plus(calls, long)}, false},
+		{"a part is short", []loader.Counts{short.Plus(long), short.Plus(long), short.Plus(long)}, false},
+		{"calls beside bulk", []loader.Counts{calls.Plus(long), calls.Plus(long), calls.Plus(long)}, false},
 		{"idle", []loader.Counts{little, little, little, little}, false},
 		{"long with idle times between", []loader.Counts{long, {}, long, little, long}, true},
 	} {
@@ -40,7 +40,7 @@ func TestJudge(t *testing.T) {
 				if why != "" {
 					t.Fatalf("out after %d looks: %s", i, why)
 				}
-				total = plus(total, did)
+				total = total.Plus(did)
 				why = r.judge([]loader.Way{{Cookie: 1, Counts: total}})
 			}
 			if (why != "") != tt.goes {

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"oneport/door"
+	"oneport/shortcut"
 )
 
 // status is what `oneport status` prints.
@@ -52,6 +53,7 @@ func newStatus(e *env) *cobra.Command {
 			t.row("handovers", counts(s.Handovers))
 			t.row("refused", counts(s.Refused))
 			t.row("shortcut", s.Shortcut)
+			t.row("past TCP", pastTCP(s.Shortened))
 			t.row("bytes", humanBytes(s.BytesToNode)+" to nodes, "+humanBytes(s.BytesToClient)+" to clients")
 			return t.flush()
 		},
@@ -59,6 +61,20 @@ func newStatus(e *env) *cobra.Command {
 	daemon.flag(c)
 	jsonFlag(c, &asJSON)
 	return c
+}
+
+// pastTCP says how much went the short way, of what could have.
+func pastTCP(by map[string]shortcut.Traffic) string {
+	var parts []string
+	for _, kind := range slices.Sorted(maps.Keys(by)) {
+		if t := by[kind]; t.ShortBytes+t.LongBytes > 0 {
+			parts = append(parts, fmt.Sprintf("%s of %s %s", humanBytes(t.ShortBytes), humanBytes(t.ShortBytes+t.LongBytes), kind))
+		}
+	}
+	if len(parts) == 0 {
+		return "nothing"
+	}
+	return strings.Join(parts, ", ")
 }
 
 // counts prints counters in the order of their names.

@@ -255,6 +255,14 @@ func TestShortcutOutlivesTheDaemon(t *testing.T) {
 	d.ready(t, b)
 	wantPong(t, a, b)
 	before := shortMessages(d.settle(t, a, b, "b"))
+	totals := func() uint64 {
+		t.Helper()
+		direct := d.status(t).Shortened["direct"]
+		return direct.ShortMessages
+	}
+	if n := totals(); n < before {
+		t.Errorf("status counts %d messages in all, and the connection had %d", n, before)
+	}
 	d.Kill()
 	const calls = 500
 	chat(t, a, b, calls)
@@ -276,10 +284,26 @@ func TestShortcutOutlivesTheDaemon(t *testing.T) {
 	if last := shortMessages(listed()); last < after+2*calls*9/10 {
 		t.Errorf("%d messages went the short way with the next daemon, of %d", last-after, 2*calls)
 	}
+	// Whose counters the socket was does not matter to the totals, nor that it closes.
+	if n := totals(); n < after {
+		t.Errorf("status counts %d messages in all, and the connection had %d", n, after)
+	}
 	// What is new is paired as before.
 	eventually(t, "the node to register again", func() bool { return len(d.nodes(t)) == 1 })
 	disconnect(t, a, b)
 	d.noConnections(t)
+	if n := totals(); n < after {
+		t.Errorf("status counts %d messages after the end of a connection that had %d", n, after)
+	}
+	dump, err := beta.Command(t.Context(), "bpftool", "-p", "map", "dump", "pinned", filepath.Join(beta.Dir, "bpf", "oneport", "totals")).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, dump)
+	}
+	for _, want := range []string{`"short_messages": `, `"pressure": 0`} {
+		if !strings.Contains(string(dump), want) {
+			t.Errorf("bpftool does not print %s:\n%s", want, dump)
+		}
+	}
 	d.ready(t, b)
 	wantPong(t, a, b)
 	d.connection(t, "b", "shortcut")
