@@ -3,8 +3,10 @@ package loader_test
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"net"
+	"runtime"
 	"slices"
 	"sync"
 	"testing"
@@ -116,35 +118,77 @@ func benched(b *testing.B, l *loader.Loader, kind loader.Kind, pair bool) benchC
 
 const bulkBytes = 1 << 30
 
-// bulk sends bulkBytes, of which each block is looked at, and returns MB/s.
+// bulk sends bulkBytes, of which each block is looked at, and returns MB/s. Both
+// ends are threads that read and write their non-blocking descriptors themselves,
+// as an Erlang VM does: Go's poller and scheduler would be a part of the figure.
 func bulk(b *testing.B, from, to *net.TCPConn) float64 {
 	start := time.Now()
 	var sender sync.WaitGroup
 	defer sender.Wait()
 	block := pattern()[:256<<10]
 	sender.Go(func() {
-		for range bulkBytes / len(block) {
-			if _, err := from.Write(block); err != nil {
-				b.Error(err)
-				return
+		onThread(b, from, func(fd int) error {
+			for sent := 0; sent < bulkBytes; {
+				n, err := retry(fd, unix.POLLOUT, func() (int, error) { return unix.Write(fd, block[sent%len(block):]) })
+				if err != nil {
+					return err
+				}
+				sent += n
 			}
-		}
+			return nil
+		})
 	})
 	got := make([]byte, 256<<10)
-	for offset := 0; offset < bulkBytes; {
-		n, err := to.Read(got[:min(len(got), bulkBytes-offset)])
-		if err != nil {
-			b.Error(err)
-			return 0
+	onThread(b, to, func(fd int) error {
+		for offset := 0; offset < bulkBytes; {
+			n, err := retry(fd, unix.POLLIN, func() (int, error) { return unix.Read(fd, got[:min(len(got), bulkBytes-offset)]) })
+			if err != nil {
+				return err
+			}
+			if n == 0 {
+				return io.ErrUnexpectedEOF
+			}
+			place := offset % len(block)
+			if first := min(n, 16, len(block)-place); !bytes.Equal(got[:first], block[place:place+first]) {
+				return fmt.Errorf("wrong bytes after %d", offset)
+			}
+			offset += n
 		}
-		place := offset % len(block)
-		if first := min(n, 16, len(block)-place); !bytes.Equal(got[:first], block[place:place+first]) {
-			b.Errorf("wrong bytes after %d", offset)
-			return 0
-		}
-		offset += n
-	}
+		return nil
+	})
 	return bulkBytes / 1e6 / time.Since(start).Seconds()
+}
+
+// onThread runs f with the descriptor of c, on a thread of its own.
+func onThread(b *testing.B, c *net.TCPConn, f func(fd int) error) {
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		raw, err := c.SyscallConn()
+		if err == nil {
+			if e := raw.Control(func(fd uintptr) { err = f(int(fd)) }); e != nil {
+				err = e
+			}
+		}
+		done <- err
+	}()
+	if err := <-done; err != nil {
+		b.Error(err)
+	}
+}
+
+// retry calls f until it does not have to wait.
+func retry(fd int, event int16, f func() (int, error)) (int, error) {
+	for {
+		n, err := f()
+		if err != unix.EAGAIN && err != unix.EINTR {
+			return n, err
+		}
+		if _, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: event}}, int(patience.Milliseconds())); err != nil && err != unix.EINTR {
+			return 0, err
+		}
+	}
 }
 
 func roundTrips(b *testing.B, client, node *net.TCPConn) float64 {
