@@ -101,6 +101,7 @@ struct inet_connection_sock { struct inet_sock icsk_inet; };
 struct tcp_sock {
 	struct inet_connection_sock inet_conn;
 	__u32 write_seq, snd_una, rcv_nxt, copied_seq, rcv_wnd;
+	__u8 scaling_ratio; /* from 6.6 on */
 };
 
 struct sk_psock { struct list_head ingress_msg; };

@@ -212,13 +212,31 @@ static __always_inline enum supply supply_of(const struct sock *r, __u32 n)
 	return pressed || pages > threshold[1] ? SHORT : SCANT;
 }
 
-/* How many bytes may wait at R before TCP drops what it has offered a window
- * for, and the sender waits for a retransmission. Usually TCP enlarges the
- * buffer instead, up to tcp_rmem; but not one that its owner has set, and not
- * above the low threshold of its memory. */
+/* What TCP charges a receive buffer at most for so many bytes of data: the
+ * inverse of how it makes a window of a buffer. Before 6.6 that was by the sysctl
+ * tcp_adv_win_scale, 1 unless somebody has changed it: the half. */
+static __always_inline __u32 charge_of(const struct tcp_sock *tcp, __u32 window)
+{
+	__u8 ratio = 0; /* of 256 bytes of the buffer */
+
+	if (!bpf_core_field_exists(tcp->scaling_ratio))
+		return 2 * window;
+	SEE(ratio, tcp->scaling_ratio);
+	return ratio ? ((__u64)window << 8) / ratio : ~0U;
+}
+
+/* Less than TCP charges for any segment, and so than what the last one of a full
+ * window may exceed a buffer by. */
+#define ALWAYS_HELD 512
+
+/* How many bytes may wait at R so that what its TCP has offered a window for has
+ * its place beside them. Where it has not, TCP drops it, and the sender waits for
+ * a retransmission. A buffer that TCP may enlarge, up to tcp_rmem, has nearly
+ * always room for more than a window. One that its owner has set has none beside a
+ * full one, nor has any above the low threshold of TCP's memory. */
 static __always_inline __u32 buffer_holds(const struct tcp_sock *tcp, const struct sock *r, enum supply supply)
 {
-	__u32 window = 0, held;
+	__u32 window = 0, promised, held;
 	int buffer = 0, largest = 0;
 	struct net *net = 0;
 
@@ -229,10 +247,14 @@ static __always_inline __u32 buffer_holds(const struct tcp_sock *tcp, const stru
 		bpf_core_read(&largest, sizeof(largest), &net->ipv4.sysctl_tcp_rmem[2]);
 		if (largest > buffer)
 			buffer = largest;
+		held = (__u32)buffer / 4;
+		promised = window;
+	} else {
+		held = ALWAYS_HELD;
+		promised = charge_of(tcp, window);
 	}
-	held = (__u32)buffer / 4;
-	if ((__u32)buffer > window && (__u32)buffer - window > held)
-		held = (__u32)buffer - window;
+	if ((__u32)buffer > promised && (__u32)buffer - promised > held)
+		held = (__u32)buffer - promised;
 	return held;
 }
 

@@ -151,7 +151,7 @@ func (t *trial) bound() error {
 	// Many times what the two buffers hold.
 	const most = 4 << 20
 	var sent []byte
-	message := make([]byte, 1000)
+	message := make([]byte, 100) // small enough for the smallest buffer
 	for full := false; !full; {
 		for i := range message {
 			message[i] = byte((len(sent) + i) % 251)
