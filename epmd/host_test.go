@@ -1,10 +1,8 @@
 package epmd
 
 import (
-	"bufio"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -24,13 +22,7 @@ const roleEnv = "ONEPORT_EPMD_TEST_ROLE"
 
 // TestRole is the other process. On its own it does nothing.
 func TestRole(t *testing.T) {
-	switch os.Getenv(roleEnv) {
-	case "server":
-		// A server that ends with its standard input.
-		c := serve(t, new(Server))
-		fmt.Println(c.Addr)
-		_, _ = io.Copy(io.Discard, os.Stdin)
-	case "host":
+	if os.Getenv(roleEnv) == "host" {
 		testHostWithTwoNetworks(t)
 	}
 }
@@ -202,36 +194,4 @@ func linkUp(name string, addresses ...string) error {
 		}
 	}
 	return netlink.LinkSetUp(link)
-}
-
-// serverProcess starts a server in a process of its own, which ends with the
-// test.
-func serverProcess(t testing.TB) (address string, pid int) {
-	t.Helper()
-	command := role("server")
-	input, err := command.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	output, err := command.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := command.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		input.Close()
-		_, _ = io.Copy(io.Discard, output)
-		if err := command.Wait(); err != nil {
-			t.Errorf("server process: %v", err)
-		}
-	})
-	for lines := bufio.NewScanner(output); lines.Scan(); {
-		if address, err := netip.ParseAddrPort(lines.Text()); err == nil {
-			return address.String(), command.Process.Pid
-		}
-	}
-	t.Fatal("the server process told no address")
-	return "", 0
 }

@@ -201,6 +201,8 @@ func (q *question) read(raw syscall.RawConn, n int) bool {
 // from it has noticed.
 func (r *Registration) dead() bool {
 	switch {
+	case r.held != nil:
+		return r.held.over()
 	case r.alive == nil:
 		return false
 	case r.question != nil && r.question.expected():

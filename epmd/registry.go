@@ -26,10 +26,11 @@ type Registration struct {
 	Peer     netip.AddrPort // of the connection that registered it, as seen from the daemon;
 	Local    netip.AddrPort // zero if there is none. IPv4 addresses are never mapped into IPv6
 
-	answer  []byte // the PORT2_RESP that tells Node
-	counter uint32 // what Creation is made of
-	alive   *net.TCPConn
-	fd      int           // of alive, for DUMP_REQ
+	answer  []byte        // the PORT2_RESP that tells Node
+	counter uint32        // what Creation is made of
+	alive   *net.TCPConn  // nil if there is no connection, or
+	held    *heldSocket   // the acceptor has it
+	fd      int           // of the connection, for DUMP_REQ
 	gone    chan struct{} // closed when it is no longer registered
 
 	question *question // nil if the node cannot be asked
@@ -66,37 +67,49 @@ type Registry struct {
 // The error wraps ErrNameInUse if a live node has the name, and ErrInvalidNode
 // if a daemon may not hold such a node.
 func (r *Registry) Register(node Node, alive *net.TCPConn) (*Registration, error) {
-	if err := node.validate(); err != nil {
-		return nil, err
-	}
-	entry := &Registration{
-		Node:   node,
-		Since:  time.Now(),
-		answer: PortResponse{ResultOK, node}.Append(nil),
-		alive:  alive,
-		fd:     -1,
-		gone:   make(chan struct{}),
-	}
+	entry := newRegistration(node)
 	if alive != nil {
+		entry.alive = alive
 		entry.Peer, entry.Local = endpoints(alive)
 		entry.fd = descriptor(alive)
 		if node.Highest < version6 {
 			entry.question = &question{told: make(chan struct{})}
 		}
 	}
+	if err := r.enter(entry); err != nil {
+		return nil, err
+	}
+	return entry, nil
+}
 
+// newRegistration is one of a node that nobody holds.
+func newRegistration(node Node) *Registration {
+	return &Registration{
+		Node:   node,
+		Since:  time.Now(),
+		answer: PortResponse{ResultOK, node}.Append(nil),
+		fd:     -1,
+		gone:   make(chan struct{}),
+	}
+}
+
+// enter registers an entry that nobody has seen yet.
+func (r *Registry) enter(entry *Registration) error {
+	if err := entry.validate(); err != nil {
+		return err
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if holder, taken := r.byName[node.Name]; taken {
+	if holder, taken := r.byName[entry.Name]; taken {
 		// A node that was killed and started again can be here before our
 		// reader of its old connection ran (erlang/otp issue 11083).
 		if !holder.dead() {
-			return nil, fmt.Errorf("%w: %q is registered by a live node at port %d", ErrNameInUse, node.Name, holder.Port)
+			return fmt.Errorf("%w: %q is registered by a live node at port %d", ErrNameInUse, entry.Name, holder.Port)
 		}
 		r.remove(holder)
 	}
 	r.insert(entry)
-	return entry, nil
+	return nil
 }
 
 // insert gives entry its creation and enters it.

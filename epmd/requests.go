@@ -106,18 +106,38 @@ func (x *exchange) alive(node Node) {
 	if x.delay() != nil {
 		return
 	}
-	// The logger is not kept for as long as the node lives.
-	log := func() logrus.FieldLogger {
-		return x.log().WithFields(logrus.Fields{"node": node.Name, "creation": registered.Creation})
-	}
 	response := AliveResponse{ResultOK, registered.Creation, extended}
 	if _, err := x.Write(response.Append(nil)); err != nil {
-		log().WithError(err).Info("node is gone before it was registered")
+		x.note(registered, nodeLost, err)
 		return
 	}
-	log().WithFields(logrus.Fields{"port": node.Port, "type": node.Type.String()}).Info("registered node")
+	x.note(registered, nodeRegistered, nil)
 	x.awaitEnd(registered)
-	log().Info("unregistered node")
+	x.note(registered, nodeUnregistered, nil)
+}
+
+// What a node's life has of events for the log.
+const (
+	nodeRegistered   = "registered node"
+	nodeUnregistered = "unregistered node"
+	nodeLost         = "node is gone before it was registered"
+)
+
+// note logs an event of a node's life. A log that does not want to know costs
+// nothing.
+func (s *Server) note(r *Registration, event string, err error) {
+	if !enabled(s.Log, logrus.InfoLevel) {
+		return
+	}
+	fields := logrus.Fields{"peer": r.Peer.String(), "node": r.Name, "creation": r.Creation}
+	if event == nodeRegistered {
+		fields["port"], fields["type"] = r.Port, r.Type.String()
+	}
+	log := logger(s.Log).WithFields(fields)
+	if err != nil {
+		log = log.WithError(err)
+	}
+	log.Info(event)
 }
 
 // awaitEnd returns when a node has closed its connection, or has to be
@@ -184,8 +204,11 @@ func (x *exchange) stop(name string) {
 		x.answer([]byte(stopNotFound))
 		return
 	}
-	if node.alive != nil {
-		// Its owner closes it.
+	// Its owner closes it.
+	switch {
+	case node.held != nil:
+		node.held.end()
+	case node.alive != nil:
 		_ = node.alive.SetReadDeadline(past())
 	}
 	x.answer([]byte(stopDone))

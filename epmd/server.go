@@ -190,15 +190,19 @@ func (x *exchange) answer(b []byte) {
 // local tells whether the client is on this host, and reports a client that is
 // not and should be.
 func (x *exchange) local(request string) bool {
-	isLocal := x.Local
-	if isLocal == nil {
-		isLocal = IsLocal
-	}
-	if isLocal(endpoints(x.conn)) {
+	if x.isLocal(endpoints(x.conn)) {
 		return true
 	}
 	x.log().WithField("request", request).Warn("refusing request from another host")
 	return false
+}
+
+// isLocal tells whether a peer is on this host.
+func (s *Server) isLocal(peer, local netip.AddrPort) bool {
+	if s.Local != nil {
+		return s.Local(peer, local)
+	}
+	return IsLocal(peer, local)
 }
 
 // log returns the log with the connection's peer in it.
