@@ -24,6 +24,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"oneport/internal/netns"
 )
 
 // Port is the TCP port that every host's firewall lets in.
@@ -134,7 +136,7 @@ func (h *Host) Dial(ctx context.Context, network, address string) (conn net.Conn
 	if _, err := netip.ParseAddrPort(address); err != nil {
 		return nil, fmt.Errorf("dialing inside %s: %w", h.Name, err)
 	}
-	if inErr := inside(h.spaces.net, func() {
+	if inErr := netns.Inside(h.spaces.net, func() {
 		var dialer net.Dialer
 		dialer.SetMultipathTCP(false)
 		conn, err = dialer.DialContext(ctx, network, address)
@@ -150,7 +152,7 @@ func (h *Host) Listen(ctx context.Context, network, address string) (listener ne
 	if _, err := netip.ParseAddrPort(address); err != nil {
 		return nil, fmt.Errorf("listening inside %s: %w", h.Name, err)
 	}
-	if inErr := inside(h.spaces.net, func() {
+	if inErr := netns.Inside(h.spaces.net, func() {
 		var config net.ListenConfig
 		config.SetMultipathTCP(false)
 		listener, err = config.Listen(ctx, network, address)

@@ -3,9 +3,10 @@ package hosts
 import (
 	"fmt"
 	"os"
-	"runtime"
 
 	"golang.org/x/sys/unix"
+
+	"oneport/internal/netns"
 )
 
 // namespaces are the descriptors that hold a host's namespaces.
@@ -17,7 +18,7 @@ type namespaces struct {
 // mounted over others, given as target to source.
 func newNamespaces(hostname string, mounts map[string]string) (n namespaces, err error) {
 	n = namespaces{-1, -1, -1}
-	onOwnThread(func() {
+	netns.OnOwnThread(func() {
 		if err = n.unshare(hostname, mounts); err != nil {
 			n.close()
 		}
@@ -67,35 +68,4 @@ func (n namespaces) close() {
 			_ = unix.Close(fd)
 		}
 	}
-}
-
-// inside runs f in a network namespace. What f opens belongs to it for good;
-// goroutines that f starts do not run in it.
-func inside(netns int, f func()) (err error) {
-	onOwnThread(func() {
-		if err = unix.Setns(netns, unix.CLONE_NEWNET); err != nil {
-			err = fmt.Errorf("entering a network namespace: %w", err)
-			return
-		}
-		f()
-	})
-	return err
-}
-
-// onOwnThread runs f on an operating-system thread that ends with it: it has
-// namespaces that nobody else should ever run in. It is never the first thread of
-// the process, which does not end, and whose namespaces /proc/PID shows.
-func onOwnThread(f func()) {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread()
-		if unix.Gettid() == unix.Getpid() {
-			defer runtime.UnlockOSThread()
-			onOwnThread(f) // on another, since this one is held
-			return
-		}
-		f()
-	}()
-	<-done
 }

@@ -46,7 +46,7 @@ func (h *Host) Start(t testing.TB, command *exec.Cmd) *Process {
 	go func() {
 		defer close(p.done)
 		// That signal is sent when the thread ends that started the process,
-		// and threads do end here (see onOwnThread). So this one waits for it.
+		// and threads do end here (see netns.OnOwnThread). So this one waits for it.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		err := command.Start()
