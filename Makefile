@@ -16,15 +16,15 @@ build: ## bin/oneport, one static binary
 	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)' -o bin/oneport ./cmd/oneport
 
 generate: ## the kernel programs, from their C sources (clang-19)
-	go generate ./bpf
+	go generate ./bpf ./bench/sockmap
 
 erlang: ## the OTP application, beams in erlang/ebin
 	@$(MAKE) --no-print-directory -C erlang
 
 check: ## formatting, vet, and whether the generated is up to date
 	@test -z "$$(gofmt -l .)" || { echo 'gofmt would change:'; gofmt -l .; exit 1; }
-	@before=$$(sha256sum bpf/*_bpfe?.*) && $(MAKE) --no-print-directory generate && \
-	  test "$$before" = "$$(sha256sum bpf/*_bpfe?.*)" || { echo 'bpf/ was not generated from its sources; it is now'; exit 1; }
+	@before=$$(sha256sum {bpf,bench/sockmap}/*_bpfe?.*) && $(MAKE) --no-print-directory generate && \
+	  test "$$before" = "$$(sha256sum {bpf,bench/sockmap}/*_bpfe?.*)" || { echo 'bpf/ or bench/sockmap/ was not generated from its sources; it is now'; exit 1; }
 	go vet ./...
 
 test: deps build erlang check ## every test, with the race detector (root: network namespaces)
@@ -43,11 +43,9 @@ fuzz: ## every fuzz target for FUZZTIME (60s)
 	  done; \
 	done
 
-bench: ## the relay against io.Copy, handover against relay and direct, EPMD against OTP's own, idle connections
-	go test -run '^$$' -bench . -benchtime 9x ./relay
-	go test -run '^$$' -bench . -benchtime 1x ./internal/e2e
-	go test -run '^$$' -bench . ./epmd
-	go test -run '^$$' -bench Shortcut -benchtime 7x ./loader
+bench: deps build erlang ## every way of serving a connection, and other proxies, side by side: docs/BENCHMARKS.md (an hour)
+	@scripts/deps.sh bench
+	bin/oneport bench --group all --document docs
 
 # With OTP on the command line only these releases, and the table stays as it is.
 interop: ## OTP 23 to 29 and RabbitMQ, ejabberd, ...: docs/COMPATIBILITY.md (OTP="25 27": these only)

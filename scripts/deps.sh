@@ -1,15 +1,21 @@
 #!/usr/bin/env bash
 # Installs what the tests and the demo need and is missing, by apt.
 #
-#   deps.sh [PROGRAM...]   these too, each the name of its package
+#   deps.sh [GROUP|PROGRAM...]   these too: a program is the name of its package,
+#                                the one group is "bench", what oneport is compared with
 set -euo pipefail
 
 missing=()
+services=() # those of the missing packages that would start one, and start it again at each boot
 need() { # COMMAND PACKAGE...
 	command -v "$1" >/dev/null || missing+=("${@:2}")
 }
 need_file() { # GLOB PACKAGE...
 	compgen -G "$1" >/dev/null || missing+=("${@:2}")
+}
+
+need_service() { # COMMAND SERVICE PACKAGE...
+	command -v "$1" >/dev/null || { missing+=("${@:3}"); services+=("$2"); }
 }
 
 if ! command -v go >/dev/null; then
@@ -37,7 +43,17 @@ need bpftool bpftool # what it prints of the maps is documented
 need clang-19 clang-19 # the kernel programs; another version makes other objects
 need llvm-strip-19 llvm-19
 need_file '/usr/include/bpf/bpf_core_read.h' libbpf-dev
-for program; do need "$program" "$program"; done
+for wanted; do
+	case $wanted in
+	bench)
+		need_service haproxy haproxy haproxy
+		need_service nginx nginx nginx
+		need_file '/usr/lib/nginx/modules/ngx_stream_module.so' libnginx-mod-stream
+		need socat socat
+		;;
+	*) need "$wanted" "$wanted" ;;
+	esac
+done
 
 if ((${#missing[@]} == 0)); then
 	exit 0
@@ -48,5 +64,24 @@ if ((EUID != 0)); then
 	exit 1
 fi
 export DEBIAN_FRONTEND=noninteractive
+
+# A proxy is wanted as a program. Its package starts a service unless a policy
+# forbids it (invoke-rc.d(8)), for as long as the installation takes.
+if ((${#services[@]} > 0)); then
+	policy=/usr/sbin/policy-rc.d
+	restore() {
+		rm -f "$policy"
+		if [[ -e $policy.before-oneport ]]; then mv "$policy.before-oneport" "$policy"; fi
+	}
+	# If it is there already, an earlier run was killed, and the policy is that run's.
+	if [[ -e $policy && ! -e $policy.before-oneport ]]; then mv "$policy" "$policy.before-oneport"; fi
+	trap restore EXIT
+	trap 'exit 1' INT TERM HUP
+	printf '#!/bin/sh\nexit 101\n' >"$policy"
+	chmod 755 "$policy"
+fi
 apt-get update -qq
 apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+for service in "${services[@]}"; do
+	update-rc.d "$service" disable >/dev/null
+done

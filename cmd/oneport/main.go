@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 )
@@ -30,6 +31,10 @@ func run(ctx context.Context, e *env, args []string) int {
 		return runEPMD(ctx, args[1:], e.stdout, e.stderr, e.getenv)
 	}
 	root := newRoot(e)
+	if len(args) > 1 && strings.HasPrefix(args[1], "bench-") {
+		// Not for people; and what is hidden takes room in the list of commands all the same.
+		root.AddCommand(newBenchProcesses(e)...)
+	}
 	root.SetArgs(args[1:])
 	err := root.ExecuteContext(ctx)
 	var code exitCode
@@ -68,7 +73,7 @@ the other commands read from the running daemon over its control socket.`,
 		return fmt.Errorf("%w; see `%s --help`", err, c.CommandPath())
 	})
 	root.AddCommand(
-		newServe(e), newNodes(e), newConnections(e), newStatus(e), newDrop(e), newAlias(e), newDoctor(e), newVersion(e), newEPMD(e),
+		newServe(e), newNodes(e), newConnections(e), newStatus(e), newDrop(e), newAlias(e), newDoctor(e), newBench(e), newVersion(e), newEPMD(e),
 	)
 	return root
 }

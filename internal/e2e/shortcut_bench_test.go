@@ -160,3 +160,14 @@ func cpu(t testing.TB, pids []int) (seconds float64) {
 	}
 	return seconds
 }
+
+// reportQuartiles reports the median and the quartiles of what the rounds gave.
+func reportQuartiles(b *testing.B, unit string, values []float64) {
+	slices.Sort(values)
+	b.ReportMetric(quantile(values, 0.5), unit)
+	b.ReportMetric(quantile(values, 0.25), unit+"-q1")
+	b.ReportMetric(quantile(values, 0.75), unit+"-q3")
+}
+
+// quantile is the nearest of sorted values.
+func quantile[T any](sorted []T, q float64) T { return sorted[int(q*float64(len(sorted)-1)+0.5)] }
