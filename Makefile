@@ -28,6 +28,7 @@ check: ## formatting, vet, and whether the generated is up to date
 	go vet ./...
 
 test: deps build erlang check ## every test, with the race detector (root: network namespaces)
+	@scripts/deps.sh bench
 	@$(MAKE) --no-print-directory -C erlang test
 	go test -race -timeout 20m ./...
 	ONEPORT_SCALE=50 go test -count=1 -timeout 20m -run TestStreamsArriveWhole ./loader # 10 GB over pairs

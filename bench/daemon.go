@@ -3,7 +3,9 @@ package bench
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/http"
 	"net/netip"
@@ -11,6 +13,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"oneport/door"
 	"oneport/loader"
@@ -111,8 +115,22 @@ func (x *expected) possible(ctx context.Context) error {
 	var status struct {
 		Shortcut string `json:"shortcut"`
 	}
-	if err := x.ask(ctx, "status", &status); err != nil {
-		return err
+	for {
+		err := x.ask(ctx, "status", &status)
+		if err == nil {
+			break
+		}
+		// A daemon listens a moment before it can be asked.
+		if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ECONNREFUSED) {
+			return err
+		}
+		select {
+		case <-x.daemon.done:
+			return fmt.Errorf("the daemon is over: %w", x.daemon.ended())
+		case <-ctx.Done():
+			return err
+		case <-time.After(poll):
+		}
 	}
 	if why, off := strings.CutPrefix(status.Shortcut, "off: "); off {
 		return fmt.Errorf("the shortcut is off: %s; see oneport doctor", why)

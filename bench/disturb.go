@@ -47,13 +47,10 @@ func newWatch() watch {
 		switch root := ancestor(parents, pid, self); root {
 		case self:
 			w.ours[pid] = cpuTime(pid)
+			w.oursEnded += endedChildren(pid) // of socat's, say: a child for each connection
 		case kthreadd:
 			w.kernelThreads[pid] = cpuTime(pid)
 		}
-	}
-	var ended unix.Rusage
-	if unix.Getrusage(unix.RUSAGE_CHILDREN, &ended) == nil {
-		w.oursEnded = time.Duration(ended.Utime.Nano() + ended.Stime.Nano())
 	}
 	return w
 }

@@ -88,7 +88,7 @@ func epmdSizes(short bool) []int {
 	if short {
 		return []int{10, 100}
 	}
-	return []int{10, 100, 900, 10_000, 20_000}
+	return []int{10, 100, 900, 9000, 20_000}
 }
 
 // epmdCount is how many questions are a turn.
@@ -96,7 +96,7 @@ func epmdCount(short bool) int {
 	if short {
 		return 200
 	}
-	return 10_000
+	return 4000
 }
 
 // epmdPoints are the sizes, and for a daemon that can have no more than somewhat

@@ -38,7 +38,7 @@ func growthOf(short bool) growthAmounts {
 	if short {
 		return growthAmounts{bytes: 8 << 20, trips: 400, setUps: 10, connections: []int{10, 100}, names: []int{10, 100}, idle: 100}
 	}
-	a := growthAmounts{bytes: 1 << 30, trips: 20_000, setUps: 200, connections: []int{10, 100, 1000, 10_000}, names: []int{10, 100, 1000, 10_000, mostNames}, idle: mostIdle}
+	a := growthAmounts{bytes: 512 << 20, trips: 6000, setUps: 100, connections: []int{10, 100, 1000, 10_000}, names: []int{10, 100, 1000, 10_000, mostNames}, idle: mostIdle}
 	a.connections = upTo(a.connections, (int(min(maxFiles(), 1<<30))-spareDescriptors)/descriptorsMoving)
 	a.names = upTo(a.names, doorMost())
 	return a

@@ -35,6 +35,7 @@ type header struct {
 	Size      uint32        `json:"size,omitempty"`  // of a message, or of what is written and read at once, in bytes
 	Count     uint64        `json:"count,omitempty"` // bytes of each direction, or trips
 	Sleep     time.Duration `json:"sleep,omitempty"` // of the reader
+	Poll      bool          `json:"poll,omitempty"`  // both ends wait as polling does
 	Seed      uint64        `json:"-"`               // of the stream to the node; of that to the client, ^Seed
 }
 
@@ -52,6 +53,9 @@ func (h header) bytes() []byte {
 	b := make([]byte, headerSize)
 	copy(b, headerMagic)
 	b[16], b[17] = byte(h.Kind), byte(h.Direction)
+	if h.Poll {
+		b[18] = 1
+	}
 	binary.LittleEndian.PutUint32(b[20:], h.Size)
 	binary.LittleEndian.PutUint64(b[24:], h.Count)
 	binary.LittleEndian.PutUint64(b[32:], uint64(h.Sleep))
@@ -65,7 +69,7 @@ func parseHeader(b []byte) (header, error) {
 		return header{}, errors.New("no header of a benchmark")
 	}
 	h := header{
-		Kind: kind(b[16]), Direction: direction(b[17]),
+		Kind: kind(b[16]), Direction: direction(b[17]), Poll: b[18] == 1,
 		Size:  binary.LittleEndian.Uint32(b[20:]),
 		Count: binary.LittleEndian.Uint64(b[24:]),
 		Sleep: time.Duration(binary.LittleEndian.Uint64(b[32:])),

@@ -9,7 +9,7 @@ import (
 func TestAHeaderComesBack(t *testing.T) {
 	for _, h := range []header{
 		{Kind: bulk, Direction: bothWays, Size: chunk, Count: 4 << 30, Seed: 1 << 63},
-		{Kind: trips, Size: 4096, Count: 20_000, Seed: 7},
+		{Kind: trips, Poll: true, Size: 4096, Count: 20_000, Seed: 7},
 		{Kind: slow, Direction: toClient, Size: stride, Count: 1, Sleep: 5 * time.Second},
 		{Kind: setUp},
 		{Kind: hold},

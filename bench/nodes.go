@@ -80,12 +80,12 @@ func nodeWorks(short bool) []nodeWork {
 		return n
 	}
 	return []nodeWork{
-		{"call", 0, "call", count(10_000, 50), latency},
-		{"calls of 100 callers", 1000, "{callers, 100}", count(20_000, 200), calls},
-		{"messages", 100, "messages", count(300_000, 2000), rate},
-		{"messages", megabyte, "megabytes", count(600, 4), bulkOf},
-		{"bulk to node", large, fmt.Sprintf("{to_node, %d}", large), count(15, 1), bulkOf},
-		{"bulk to client", large, fmt.Sprintf("{to_client, %d}", large), count(15, 1), bulkOf},
+		{"call", 0, "call", count(5000, 50), latency},
+		{"calls of 100 callers", 1000, "{callers, 100}", count(10_000, 200), calls},
+		{"messages", 100, "messages", count(150_000, 2000), rate},
+		{"messages", megabyte, "megabytes", count(400, 4), bulkOf},
+		{"bulk to node", large, fmt.Sprintf("{to_node, %d}", large), count(8, 1), bulkOf},
+		{"bulk to client", large, fmt.Sprintf("{to_client, %d}", large), count(8, 1), bulkOf},
 	}
 }
 

@@ -116,6 +116,12 @@ func (r *run) all(ctx context.Context) error {
 // group measures one group in a world of its own: what was started for another
 // one does not disturb it.
 func (r *run) group(ctx context.Context, layout Layout, group Group) (err error) {
+	if group == EPMD {
+		if layout != r.o.Layouts[0] {
+			return nil // nodes register on their own host: there is one layout
+		}
+		layout = Loopback
+	}
 	r.progress.say("%s %s: starting", layout, group)
 	w, err := newWorld(ctx, layout, r.o.Program)
 	if err != nil {
@@ -133,9 +139,6 @@ func (r *run) group(ctx context.Context, layout Layout, group Group) (err error)
 		c, absent, err := nodesContest(ctx, w, r.o.App, r.o.nodes(), r.o.Short)
 		return r.measure(ctx, c, absent, err)
 	case EPMD:
-		if layout != Loopback && slices.Contains(r.o.Layouts, Loopback) {
-			return nil // nodes register on their own host: there is one layout
-		}
 		c, absent, err := epmdContest(ctx, w, func(way string) bool { return r.o.wants(EPMD, way) }, r.o.Short)
 		return r.measure(ctx, c, absent, err)
 	}

@@ -34,6 +34,11 @@ func (p *process) serve(c net.Conn) {
 		if err != nil {
 			return // somebody who has looked whether the port is open, or has gone
 		}
+		if h.Poll {
+			if c, err = asPolled(c); err != nil {
+				return
+			}
+		}
 		if err := c.SetDeadline(time.Now().Add(h.within())); err != nil {
 			return
 		}

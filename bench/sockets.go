@@ -132,6 +132,7 @@ func (s *sockets) prove(ctx context.Context, name string) error {
 // it has to say that they take the way that is meant; with proof also that what was
 // said went that way.
 func (s *sockets) turn(ctx context.Context, name string, connections int, h header, proof bool) (_ answer, err error) {
+	h.Poll = connections <= pollingMost
 	x, client := s.expected[name], s.clients[s.ways[name].client]
 	clients, err := s.open(ctx, name, connections, h)
 	if err != nil {

@@ -22,8 +22,8 @@ func (s *sockets) amounts() amounts {
 	if s.short {
 		return amounts{bytes: 64 << 20, trips: 500, sequential: 20, crowd: 16, crowdTime: 100 * time.Millisecond, slow: 64 << 20, sleep: time.Second}
 	}
-	// Seven rounds move 7 GiB, and each turn a hundred times what buffers hold.
-	return amounts{bytes: 1 << 30, trips: 10_000, sequential: 300, crowd: 16, crowdTime: 400 * time.Millisecond, slow: 1 << 30, sleep: 5 * time.Second}
+	// Seven rounds move more than 4 GiB, and each turn fifty times what buffers hold.
+	return amounts{bytes: 640 << 20, trips: 6000, sequential: 200, crowd: 16, crowdTime: 400 * time.Millisecond, slow: 1 << 30, sleep: 5 * time.Second}
 }
 
 // works are all works of the contest.
