@@ -171,7 +171,9 @@ func (p *nodePair) behind(ctx context.Context, w *world, d nodeDoor, app string)
 		if _, err := os.Stat(filepath.Join(app, "oneport.app")); err != nil {
 			return client, node, fmt.Errorf("the OTP application is not in %s: make erlang, or name its folder by --erlang", app)
 		}
-		node.args = append(node.args, "-pa", app, "-oneport", "node_socket="+socket, "-eval", "{ok, _} = application:ensure_all_started(oneport)")
+		// With a port of its own it would be relayed to until it has told the daemon
+		// that it takes descriptors. So the carrier has none.
+		node.args = append(node.args, "-pa", app, "-proto_dist", "oneport", "-oneport", "node_socket="+socket)
 	}
 	return client, node, nil
 }
