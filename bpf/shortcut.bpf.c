@@ -232,8 +232,8 @@ static __always_inline __u32 charge_of(const struct tcp_sock *tcp, __u32 window)
 /* How many bytes may wait at R so that what its TCP has offered a window for has
  * its place beside them. Where it has not, TCP drops it, and the sender waits for
  * a retransmission. A buffer that TCP may enlarge, up to tcp_rmem, has nearly
- * always room for more than a window. One that its owner has set has none beside a
- * full one, nor has any above the low threshold of TCP's memory. */
+ * always room for more than a window, above the low threshold of its memory some.
+ * One that its owner has set has none beside a full window. */
 static __always_inline __u32 buffer_holds(const struct tcp_sock *tcp, const struct sock *r, enum supply supply)
 {
 	__u32 window = 0, promised, held;
@@ -242,16 +242,18 @@ static __always_inline __u32 buffer_holds(const struct tcp_sock *tcp, const stru
 
 	SEE(buffer, r->sk_rcvbuf);
 	SEE(window, tcp->rcv_wnd);
-	if (supply == AMPLE && !(BPF_CORE_READ_BITFIELD_PROBED(r, sk_userlocks) & SOCK_RCVBUF_LOCK)) {
-		SEE(net, r->__sk_common.skc_net.net);
-		bpf_core_read(&largest, sizeof(largest), &net->ipv4.sysctl_tcp_rmem[2]);
-		if (largest > buffer)
-			buffer = largest;
-		held = (__u32)buffer / 4;
-		promised = window;
-	} else {
+	if (BPF_CORE_READ_BITFIELD_PROBED(r, sk_userlocks) & SOCK_RCVBUF_LOCK) {
 		held = ALWAYS_HELD;
 		promised = charge_of(tcp, window);
+	} else {
+		if (supply == AMPLE) {
+			SEE(net, r->__sk_common.skc_net.net);
+			bpf_core_read(&largest, sizeof(largest), &net->ipv4.sysctl_tcp_rmem[2]);
+			if (largest > buffer)
+				buffer = largest;
+		}
+		held = (__u32)buffer / 4;
+		promised = window;
 	}
 	if ((__u32)buffer > promised && (__u32)buffer - promised > held)
 		held = (__u32)buffer - promised;
