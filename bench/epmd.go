@@ -131,6 +131,7 @@ func epmdWorks(w *world, daemons []*epmdDaemon, names, conns, count int) []work 
 			}
 			l.from = source(d.address, d.loads)
 			d.loads++
+			begins(ctx)
 			var took time.Duration
 			inErr := w.inside(hostSide, func() { took, err = l.run(ctx) })
 			if err := errors.Join(inErr, err); err != nil {

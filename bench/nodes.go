@@ -130,6 +130,7 @@ func (p *nodePair) work(ctx context.Context, n nodeWork) (outcome, error) {
 	if err := p.standing(ctx); err != nil {
 		return outcome{}, err
 	}
+	begins(ctx)
 	numbers, err := p.client.ask(ctx, fmt.Sprintf("{work, %s, %d, '%s'}", n.term, n.count, p.node.name))
 	if err != nil {
 		return outcome{}, err

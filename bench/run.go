@@ -230,10 +230,12 @@ func (r *run) turn(ctx context.Context, c *contest, work work, i, round int, dur
 	turnCtx, cancel := context.WithTimeoutCause(ctx, turnTime, fmt.Errorf("not done within %v", turnTime))
 	defer cancel()
 	pids := c.entrants[i].pids
-	before := r.watch()
-	daemon := newUsage(pids)
-	began := time.Now()
-	done, err := work.run(turnCtx, i)
+	var before watch
+	var daemon usage
+	var began time.Time
+	begin := func() { before, daemon, began = r.watch(), newUsage(pids), time.Now() }
+	begin()
+	done, err := work.run(context.WithValue(turnCtx, beginKey{}, begin), i)
 	took := time.Since(began)
 	if err != nil {
 		if turnCtx.Err() != nil && ctx.Err() == nil {
@@ -254,6 +256,16 @@ func (r *run) turn(ctx context.Context, c *contest, work work, i, round int, dur
 		}
 	}
 	return done, nil
+}
+
+type beginKey struct{}
+
+// begins is called by a work that has prepared itself: from here on the CPU time of
+// a turn counts. To open connections costs some ways more than to move bytes.
+func begins(ctx context.Context) {
+	if begin, ok := ctx.Value(beginKey{}).(func()); ok {
+		begin()
+	}
 }
 
 // title names a work for people.

@@ -192,12 +192,19 @@ func TestWorksOfSomeEntrants(t *testing.T) {
 	}
 }
 
+// It counts from when the work begins, and not what prepares it.
 func TestProcessorTimeIsDividedByTheAmount(t *testing.T) {
+	var spend func()
 	c := &contest{group: Sockets, layout: Loopback, entrants: []entrant{{way: "direct"}}, works: []work{{
-		name: "bulk", run: func(context.Context, int) (outcome, error) { return outcome{amount: 4, per: "GiB"}, nil },
+		name: "bulk", run: func(ctx context.Context, _ int) (outcome, error) {
+			spend()
+			begins(ctx)
+			return outcome{amount: 4, per: "GiB"}, nil
+		},
 	}}}
 	r := fakeRun(1, io.Discard)
 	now := watch{}
+	spend = func() { now.total, now.busy = now.total+time.Minute, now.busy+time.Minute }
 	r.watch = func() watch {
 		now.total, now.busy = now.total+4*time.Second, now.busy+2*time.Second
 		return now

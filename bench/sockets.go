@@ -145,6 +145,7 @@ func (s *sockets) turn(ctx context.Context, name string, connections int, h head
 	if err := sleep(ctx, pause); err != nil {
 		return answer{}, err
 	}
+	begins(ctx)
 	done, err := client.ask(ctx, request{Operation: doRun})
 	if err != nil || x == nil || !proof {
 		return done, err
