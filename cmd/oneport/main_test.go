@@ -312,7 +312,7 @@ func TestServeUntilSIGTERM(t *testing.T) {
 				}
 			}
 			socket := filepath.Join(dir, "control")
-			cmd := exec.Command(binary, "serve", "--listen", "127.0.0.1:0", "--control", socket, "--node-socket", filepath.Join(dir, "node"), "--drain", "2s")
+			cmd := exec.Command(binary, "serve", "--listen", "127.0.0.1:0", "--control", socket, "--node-socket", filepath.Join(dir, "node"), "--drain", "2s", "--shortcut", "off")
 			cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+filepath.Join(dir, "notify"))
 			var log bytes.Buffer
 			cmd.Stderr = &log
