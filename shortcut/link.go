@@ -126,7 +126,7 @@ func (s *Service) open(ctx context.Context, l *link) {
 		return
 	}
 	s.enter(l, pair)
-	s.log.WithFields(logrus.Fields{"id": l.ID, "kind": l.kind.String()}).Debug("shortcut")
+	s.log.WithFields(logrus.Fields{"id": l.ID, "kind": pair.kind.String()}).Debug("shortcut")
 }
 
 // enter records that a link has a pair.
