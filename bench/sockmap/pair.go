@@ -32,6 +32,7 @@ type end struct {
 	fd     int
 	cookie uint64
 	number uint64 // among all ends of a relay
+	byHand bool   // its end came before it was a source, so that finish does all
 	rest   []byte // read by hand, and not yet written to the other one
 }
 
@@ -129,27 +130,27 @@ func (e *end) moved() (received, sent uint64, ok bool) {
 
 // finish leads the last bytes on by hand, as many as there is room for: when we
 // have sent a FIN already, the one that arrives takes the socket out of the maps
-// before the program has seen what came with it. It is false if the connections
-// have broken.
+// before the program has seen what came with it; or one came too early. It is false
+// if the connections have broken.
 func (e *end) finish(received, sent uint64) bool {
 	e.pair.mu.Lock()
 	defer e.pair.mu.Unlock()
 	if e.pair.closed {
 		return false
 	}
-	in, err := unix.GetsockoptTCPInfo(e.fd, unix.IPPROTO_TCP, unix.TCP_INFO)
-	if err != nil {
-		return false
-	}
-	if in.State != unix.BPF_TCP_CLOSE {
-		return true // the kernel will do it
-	}
-	unread, err := unix.IoctlGetInt(e.fd, unix.SIOCINQ)
-	if err != nil {
-		return false
-	}
-	if sent+uint64(unread+len(e.rest)) != received {
-		return true // what is older is still on its way
+	if !e.byHand {
+		if in, err := unix.GetsockoptTCPInfo(e.fd, unix.IPPROTO_TCP, unix.TCP_INFO); err != nil {
+			return false
+		} else if in.State != unix.BPF_TCP_CLOSE {
+			return true // the kernel will do it
+		}
+		unread, err := unix.IoctlGetInt(e.fd, unix.SIOCINQ)
+		if err != nil {
+			return false
+		}
+		if sent+uint64(unread+len(e.rest)) != received {
+			return true // what is older is still on its way
+		}
 	}
 	if len(e.rest) == 0 {
 		block := make([]byte, 64<<10)

@@ -102,13 +102,13 @@ func (r *relay) join(ctx context.Context, client *net.TCPConn) {
 	if err != nil {
 		return
 	}
-	if err := r.objects.Peers.Put(p.ends[1].cookie, uint64(p.ends[0].fd)); err != nil {
+	if err := r.introduce(p); err != nil {
 		// The map takes no socket of which one side has ended, as that of a client
 		// that has asked its question already and sends no more.
 		p.copy(ctx)
 		return
 	}
-	if err := r.insert(p); err != nil {
+	if err := r.forward(p); err != nil {
 		p.abort()
 		return
 	}
@@ -117,16 +117,28 @@ func (r *relay) join(ctx context.Context, client *net.TCPConn) {
 	}
 }
 
-// insert puts the sockets in the maps, of which the client's is a peer already: as
-// peers first, since a source whose peer is not there would drop what arrives.
-func (r *relay) insert(p *pair) error {
-	if err := r.objects.Peers.Put(p.ends[0].cookie, uint64(p.ends[1].fd)); err != nil {
+// introduce makes each socket the other one's peer. After an error neither is.
+func (r *relay) introduce(p *pair) error {
+	client, node := &p.ends[0], &p.ends[1]
+	if err := r.objects.Peers.Put(node.cookie, uint64(client.fd)); err != nil {
 		return err
 	}
+	if err := r.objects.Peers.Put(client.cookie, uint64(node.fd)); err != nil {
+		return errors.Join(err, r.objects.Peers.Delete(node.cookie))
+	}
+	return nil
+}
+
+// forward lets the kernel send what arrives at each socket by its peer, which is
+// there already: a source without one would drop what arrives.
+func (r *relay) forward(p *pair) error {
 	for i := range p.ends {
 		e := &p.ends[i]
 		if err := r.objects.Sources.Put(e.cookie, uint64(e.fd)); err != nil {
-			return err
+			// It has ended since, so that all it ever sends has arrived. Nothing
+			// leaves the maps for that: bytes for it may be queued there.
+			e.byHand = true
+			continue
 		}
 		// What arrived before waits in the socket's queue for the next packet.
 		// To set this asks for it to be looked at now, in its order.

@@ -115,6 +115,32 @@ func TestBytesBeforeTheMap(t *testing.T) {
 	}
 }
 
+// A node that speaks first and ends at once, before or after its socket is in the
+// map, is heard, and hears what the client says.
+func TestNodeThatEndsAtOnce(t *testing.T) {
+	greeting := bytes.Repeat([]byte("greeting"), 4000)
+	heard := make(chan int64, 1)
+	address := relayed(t, func(c *net.TCPConn) {
+		c.Write(greeting)
+		c.CloseWrite()
+		n, _ := io.Copy(io.Discard, c)
+		heard <- n
+	})
+	<-heard // the connection that found the relay listening
+	for range 40 {
+		c := dialed(t, address)
+		got, err := io.ReadAll(c)
+		if err != nil || !bytes.Equal(got, greeting) {
+			t.Fatalf("got %d bytes, %v", len(got), err)
+		}
+		c.Write([]byte("thanks"))
+		c.CloseWrite()
+		if n := <-heard; n != 6 {
+			t.Fatalf("the node got %d bytes", n)
+		}
+	}
+}
+
 // A node that gives the connection up by force is not taken for one that has ended
 // in order.
 func TestReset(t *testing.T) {
