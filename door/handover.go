@@ -197,10 +197,14 @@ func (d *Door) followHanded() []Info {
 		all = append(all, h)
 	}
 	d.mu.Unlock()
+	ends := make([]endpoint.Ends, len(all))
+	for i, h := range all {
+		ends[i] = endpoint.Ends{Local: h.local, Remote: h.peer}
+	}
 	infos := []Info{}
 	var ended []*handed
-	for _, h := range all {
-		s, err := endpoint.Look(h.local, h.peer)
+	err := endpoint.LookEach(ends, func(i int, s endpoint.Record, err error) {
+		h := all[i]
 		switch {
 		case err == nil && s.Inode != 0: // 0: the last descriptor is closed, the kernel says goodbye
 			infos = append(infos, h.follow(s))
@@ -208,6 +212,11 @@ func (d *Door) followHanded() []Info {
 			ended = append(ended, h)
 		default:
 			infos = append(infos, h.info()) // not known better
+		}
+	})
+	if err != nil {
+		for _, h := range all {
+			infos = append(infos, h.info())
 		}
 	}
 	d.mu.Lock()

@@ -23,6 +23,25 @@ func BenchmarkLook(b *testing.B) {
 	}
 }
 
+// BenchmarkLookEach asks for many at once; an operation is one of them.
+func BenchmarkLookEach(b *testing.B) {
+	l := listen(b, "tcp4")
+	conn, err := net.Dial("tcp4", l.Addr().String())
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer conn.Close()
+	_, local, remote := accept(b, l)
+	ends := make([]Ends, b.N)
+	for i := range ends {
+		ends[i] = Ends{local, remote}
+	}
+	b.ResetTimer()
+	if err := LookEach(ends, func(int, Record, error) {}); err != nil {
+		b.Fatal(err)
+	}
+}
+
 // BenchmarkEnd takes the end of one connection again and again, and closes it.
 func BenchmarkEnd(b *testing.B) {
 	h, f := world(b), finder(b)

@@ -8,11 +8,42 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
 )
+
+// One that is not there spoils none of the others.
+func TestLookEach(t *testing.T) {
+	l := listen(t, "tcp4")
+	var ends []Ends
+	var cookies []uint64
+	for range 3 {
+		client, err := net.Dial("tcp4", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer client.Close()
+		conn, local, remote := accept(t, l)
+		ends = append(ends, Ends{remote, local}, Ends{local, netip.AddrPortFrom(remote.Addr(), 1)})
+		err = control(conn.(syscall.Conn), func(fd int) error { cookies = append(cookies, cookie(t, fd), 0); return nil })
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	var got []uint64
+	err := LookEach(ends, func(i int, r Record, err error) {
+		if i != len(got) || i%2 == 0 && err != nil || i%2 == 1 && !errors.Is(err, unix.ENOENT) {
+			t.Errorf("connection %d: %+v, error %v", i, r, err)
+		}
+		got = append(got, r.Cookie)
+	})
+	if err != nil || !slices.Equal(got, cookies) {
+		t.Errorf("cookies %d, error %v; want %d", got, err, cookies)
+	}
+}
 
 func TestLook(t *testing.T) {
 	for _, network := range []string{"tcp4", "tcp6"} {
