@@ -31,9 +31,9 @@ const aliveAnswer = 6
 // epmdLoad asks a daemon count questions, each on a connection of its own, conns
 // of them at once.
 //
-// One thread makes the system calls itself and waits for all connections: on a
-// machine with few processors a client takes them from the daemon, and whatever
-// it costs makes daemons seem more alike than they are.
+// One thread makes the system calls itself, and waits for the answers in the order
+// of the questions: on a machine with few processors a client takes them from the
+// daemon, and whatever it costs makes daemons seem more alike than they are.
 type epmdLoad struct {
 	address unix.Sockaddr
 	// from is the address that is asked from, or nil: each load has its own where
@@ -47,13 +47,6 @@ type epmdLoad struct {
 	length   int    // of an answer after which the client closes; 0: the daemon does
 }
 
-// asking is one connection of a load.
-type asking struct {
-	fd     int
-	got    int
-	answer [epmdAnswerMax]byte
-}
-
 // epmdAnswerMax is more than the answers to the two questions have.
 const epmdAnswerMax = 300
 
@@ -61,119 +54,96 @@ const epmdAnswerMax = 300
 func (l *epmdLoad) run(ctx context.Context) (time.Duration, error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
-	if err != nil {
-		return 0, fmt.Errorf("making an epoll instance: %w", err)
-	}
-	defer unix.Close(epoll)
-	open := make([]asking, min(l.conns, l.count))
+	open := make([]int, min(l.conns, l.count)) // descriptors of the questions that are open, by their numbers
 	for i := range open {
-		open[i].fd = -1
+		open[i] = -1
 	}
 	defer func() {
-		for i := range open {
-			open[i].close()
+		for _, fd := range open {
+			if fd >= 0 {
+				_ = unix.Close(fd)
+			}
 		}
 	}()
-	began := time.Now()
-	asked, done := 0, 0
-	for i := range open {
-		if err := l.ask(epoll, open, i, asked); err != nil {
-			return 0, err
-		}
-		asked++
+	answer := make([]byte, epmdAnswerMax)
+	if l.length > 0 {
+		answer = answer[:l.length]
 	}
-	events := make([]unix.EpollEvent, len(open))
-	for done < l.count {
+	began := time.Now()
+	for i := range l.count + len(open) {
 		if err := ctx.Err(); err != nil {
 			return 0, err
 		}
-		n, err := unix.EpollWait(epoll, events, int(epmdSilence/time.Millisecond))
-		switch {
-		case err == unix.EINTR:
-			continue
-		case err != nil:
-			return 0, fmt.Errorf("waiting for answers: %w", err)
-		case n == 0:
-			return 0, fmt.Errorf("no answer within %v", epmdSilence)
-		}
-		for _, e := range events[:n] {
-			slot := int(e.Fd)
-			over, err := l.read(&open[slot])
-			if err != nil {
+		fd := &open[i%len(open)]
+		if *fd >= 0 {
+			if err := l.take(*fd, answer); err != nil {
 				return 0, err
 			}
-			if !over {
-				continue
-			}
-			open[slot].close()
-			if done++; asked < l.count {
-				if err := l.ask(epoll, open, slot, asked); err != nil {
-					return 0, err
-				}
-				asked++
+			_ = unix.Close(*fd)
+			*fd = -1
+		}
+		if i < l.count {
+			if err := l.ask(fd, i); err != nil {
+				return 0, err
 			}
 		}
 	}
 	return time.Since(began), nil
 }
 
-// ask connects and sends question i.
-func (l *epmdLoad) ask(epoll int, open []asking, slot, i int) error {
+// ask connects and sends question i. The descriptor is the caller's to close, also
+// after an error.
+func (l *epmdLoad) ask(fd *int, i int) (err error) {
 	// Blocking: over loopback and veth the connection is there when connect(2)
 	// returns, and so is the room for a question.
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	*fd, err = unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("making a socket: %w (is the limit of open files too low? see ulimit -n)", err)
 	}
-	open[slot] = asking{fd: fd}
+	silence := unix.NsecToTimeval(epmdSilence.Nanoseconds())
+	if err := unix.SetsockoptTimeval(*fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &silence); err != nil {
+		return fmt.Errorf("setting a time limit for an answer: %w", err)
+	}
 	if l.from != nil {
-		err := unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1)
-		if err = errors.Join(err, unix.Bind(fd, l.from)); err != nil {
+		err := unix.SetsockoptInt(*fd, unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1)
+		if err = errors.Join(err, unix.Bind(*fd, l.from)); err != nil {
 			return fmt.Errorf("binding to an address: %w", err)
 		}
 	}
-	if err := unix.Connect(fd, l.address); err != nil {
+	if err := unix.Connect(*fd, l.address); err != nil {
 		return fmt.Errorf("connecting: %w", err)
 	}
-	if _, err := unix.SendmsgN(fd, l.question(i), nil, nil, unix.MSG_NOSIGNAL); err != nil {
+	if _, err := unix.SendmsgN(*fd, l.question(i), nil, nil, unix.MSG_NOSIGNAL); err != nil {
 		return fmt.Errorf("asking: %w", err)
-	}
-	event := unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(slot)}
-	if err := unix.EpollCtl(epoll, unix.EPOLL_CTL_ADD, fd, &event); err != nil {
-		return fmt.Errorf("waiting for an answer: %w", err)
 	}
 	return nil
 }
 
-// read takes what there is of an answer, and tells whether that was all.
-func (l *epmdLoad) read(a *asking) (over bool, err error) {
-	for {
-		n, _, err := unix.Recvfrom(a.fd, a.answer[a.got:], unix.MSG_DONTWAIT)
+// take waits for a whole answer: to its length, or the end of the connection.
+func (l *epmdLoad) take(fd int, buffer []byte) error {
+	got := 0
+	for got < len(buffer) {
+		n, _, err := unix.Recvfrom(fd, buffer[got:], unix.MSG_WAITALL) // fewer after a signal
 		switch {
-		case err == unix.EAGAIN || err == unix.EINTR:
-			return false, nil
+		case err == unix.EINTR:
+			continue
+		case err == unix.EAGAIN:
+			return fmt.Errorf("no answer within %v", epmdSilence)
 		case err != nil:
-			return false, fmt.Errorf("reading an answer: %w", err)
-		case n == 0 && a.got == 0:
-			return false, errors.New("the daemon closed the connection without an answer")
-		case n > 0:
-			if a.got += n; l.length == 0 || a.got < l.length {
-				continue
-			}
+			return fmt.Errorf("reading an answer: %w", err)
 		}
-		if answer := a.answer[:a.got]; !bytes.HasPrefix(answer, l.yes) || l.length > 0 && a.got != l.length {
-			return false, fmt.Errorf("wrong answer %x", answer)
+		if n == 0 {
+			break
 		}
-		return true, nil
+		got += n
 	}
-}
-
-func (a *asking) close() {
-	if a.fd >= 0 {
-		_ = unix.Close(a.fd)
-		a.fd = -1
+	switch answer := buffer[:got]; {
+	case got == 0:
+		return errors.New("the daemon closed the connection without an answer")
+	case !bytes.HasPrefix(answer, l.yes) || l.length > 0 && got != l.length:
+		return fmt.Errorf("wrong answer %x", answer)
 	}
+	return nil
 }
 
 // portLoad asks for the names of a holder, one after the other.

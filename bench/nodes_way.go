@@ -31,6 +31,7 @@ type nodeDoor struct {
 // said where the ways of the group Sockets are.
 var nodeDoors = []nodeDoor{
 	{name: "direct"},
+	{name: control},
 	{name: "handover", flags: []string{"--shortcut=off", "--path=" + string(door.Handover)}, takes: true, path: string(door.Handover)},
 	{name: "shortcut-direct", flags: []string{"--shortcut=all"}, takes: true, path: string(relay.Shortcut), kind: loader.Direct.String()},
 	{name: "shortcut-through", flags: []string{"--path=" + string(relay.Shortcut)}, path: string(relay.Shortcut), kind: loader.Through.String()},

@@ -134,6 +134,9 @@ func (ix *index) judgeRatio(m mark, l Layout) judgement {
 		if judged == 0 || margin < worst {
 			worst = margin
 			j.figure = fmt.Sprintf("%s of `%s` (%s) at %s", exact(r.median), other, quartiles(r, exact), workText(p))
+			if c := ix.ratio(p, control, other); c.n > 0 && other == m.group.Baseline() {
+				j.figure += fmt.Sprintf(", where `%s` has %s (%s)", control, exact(c.median), quartiles(c, exact))
+			}
 		}
 		judged++
 	}

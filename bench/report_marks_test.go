@@ -75,6 +75,21 @@ func TestTheWorstWorkDecides(t *testing.T) {
 	}
 }
 
+// A mark against direct TCP shows how well that equals itself.
+func TestControlBesideAMark(t *testing.T) {
+	p := with(Point{Group: Sockets, Work: "bulk to node", Connections: 1}, "throughput", "MB/s", false)
+	r := pair(p, "direct", "handover", 0.9)
+	r.Series = append(r.Series, pair(p, "direct", control, 0.8).Series[1:]...)
+	if j := judged(t, r, "handover: bulk"); !strings.HasSuffix(j.figure, "where `direct-again` has 0.800 (0.800..0.800)") {
+		t.Error(j.figure)
+	}
+	r = pair(p, "haproxy", "splice", 0.9)
+	r.Series = append(r.Series, pair(p, "haproxy", control, 2).Series[1:]...)
+	if j := judged(t, r, "splice: bulk"); strings.Contains(j.figure, control) {
+		t.Error(j.figure)
+	}
+}
+
 func TestSpliceIsComparedWithTheBetterPeer(t *testing.T) {
 	p := with(Point{Group: Sockets, Work: "bulk to node", Connections: 1}, "throughput", "MB/s", false)
 	r := pair(p, "haproxy", "splice", 1.2)

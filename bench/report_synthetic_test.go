@@ -36,7 +36,7 @@ func syntheticResult() *Result {
 
 // cost of a way relative to direct: of time and of CPU, and inversely of bulk.
 var syntheticCost = map[string]float64{
-	"direct": 1, "unix": 0.55, "handover": 1.01, "shortcut-direct": 0.62, "shortcut-through": 0.66, "shortcut-outward": 1.3,
+	"direct": 1, control: 1, "unix": 0.55, "handover": 1.01, "shortcut-direct": 0.62, "shortcut-through": 0.66, "shortcut-outward": 1.3,
 	"splice": 1.9, "copy": 2.4, "haproxy": 2.2, "nginx": 2.9, "socat": 3.6, "beam": 6.5, "sk_skb": 1.25,
 }
 

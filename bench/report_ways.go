@@ -36,6 +36,7 @@ func (p portrait) width() float64 {
 // of colour vision, by their lightness too; peers have dashed lines besides.
 var portraits = []portrait{
 	{"direct", asReference, rgb(0xb5b5b5), false},
+	{control, asReference, rgb(0x8f8f8f), true},
 	{"unix", asReference, rgb(0x4d4d4d), false},
 	{"handover", asOwn, rgb(0x332288), false},
 	{"shortcut-direct", asOwn, rgb(0x117733), false},

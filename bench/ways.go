@@ -19,6 +19,7 @@ func ways() []way {
 	const off, on = "--shortcut=off", "--shortcut=all"
 	all := []way{
 		{name: "direct", what: "TCP, and nothing between", start: startDirect},
+		{name: control, what: "the same once more, to see what the machine does by itself", start: startDirect},
 		{name: "unix", what: "a unix socket, what there is below TCP", start: startUnix},
 	}
 	for _, d := range []doorWay{
@@ -51,6 +52,10 @@ func ways() []way {
 	}
 	return all
 }
+
+// control is the way that is the baseline once more: what distinguishes it is
+// noise, and the ratios of other ways cannot be told from 1 any better than its own.
+const control = "direct-again"
 
 func startDirect(_ context.Context, _ *world, t target) (*running, error) {
 	return &running{route: route{Network: "tcp", Address: t.tcp.String()}, client: beam}, nil
