@@ -9,7 +9,6 @@ type contest struct {
 	layout   Layout
 	entrants []entrant
 	works    []work
-	rounds   int // 0: as many as were asked for
 }
 
 // entrant is a way that takes part.

@@ -78,6 +78,7 @@ func epmdContest(ctx context.Context, w *world, wants func(way string) bool, sho
 		for _, conns := range []int{1, 64} {
 			c.works = append(c.works, epmdWorks(w, daemons, names, conns, epmdCount(short))...)
 		}
+		c.works = append(c.works, epmdMemory(daemons, names))
 	}
 	return c, absent, nil
 }
@@ -114,11 +115,28 @@ func epmdPoints(sizes []int, daemons []*epmdDaemon) []int {
 	return slices.Compact(points)
 }
 
-// epmdWorks are the two questions with so many names, and so many who ask at once.
-func epmdWorks(w *world, daemons []*epmdDaemon, names, conns, count int) []work {
-	only := func(way string) bool {
+// hasNames tells which daemons can have so many names.
+func hasNames(daemons []*epmdDaemon, names int) func(way string) bool {
+	return func(way string) bool {
 		return slices.ContainsFunc(daemons, func(d *epmdDaemon) bool { return d.name == way && d.most >= names })
 	}
+}
+
+// epmdMemory weighs a daemon with so many names.
+func epmdMemory(daemons []*epmdDaemon, names int) work {
+	return work{name: "registered", names: names, only: hasNames(daemons, names), run: func(ctx context.Context, i int) (outcome, error) {
+		d := daemons[i]
+		if err := d.holder.hold(ctx, names); err != nil {
+			return outcome{}, err
+		}
+		n, err := resident(d.child.pid())
+		return outcome{figures: []figure{{metric: "daemon memory", unit: "B", lower: true, value: float64(n)}}}, err
+	}}
+}
+
+// epmdWorks are the two questions with so many names, and so many who ask at once.
+func epmdWorks(w *world, daemons []*epmdDaemon, names, conns, count int) []work {
+	only := hasNames(daemons, names)
 	turn := func(load func(*epmdDaemon) (*epmdLoad, error)) func(context.Context, int) (outcome, error) {
 		return func(ctx context.Context, i int) (outcome, error) {
 			d := daemons[i]

@@ -31,14 +31,15 @@ type growthAmounts struct {
 	setUps      int
 	connections []int
 	names       []int
-	idle        int
+	idle        []int
 }
 
 func growthOf(short bool) growthAmounts {
 	if short {
-		return growthAmounts{bytes: 8 << 20, trips: 400, setUps: 10, connections: []int{10, 100}, names: []int{10, 100}, idle: 100}
+		return growthAmounts{bytes: 8 << 20, trips: 400, setUps: 10, connections: []int{10, 100}, names: []int{10, 100}, idle: []int{100}}
 	}
-	a := growthAmounts{bytes: 512 << 20, trips: 6000, setUps: 100, connections: []int{10, 100, 1000, 10_000}, names: []int{10, 100, 1000, 10_000, mostNames}, idle: mostIdle}
+	a := growthAmounts{bytes: 512 << 20, trips: 6000, setUps: 100, connections: []int{10, 100, 1000, 10_000}, names: []int{10, 100, 1000, 10_000, mostNames},
+		idle: []int{30, 300, 3000, mostIdle}}
 	a.connections = upTo(a.connections, (int(min(maxFiles(), 1<<30))-spareDescriptors)/descriptorsMoving)
 	a.names = upTo(a.names, doorMost())
 	return a
@@ -54,10 +55,10 @@ func upTo(sizes []int, most int) []int {
 }
 
 // growth measures how bulk, latency, set-up and memory go with the number of
-// connections, and set-up with that of registered nodes.
+// connections, and all but memory, which is weighed in the group EPMD, with that of
+// registered nodes.
 func (r *run) growth(ctx context.Context, of *contest, w *world) error {
-	// A slope over three decades needs fewer rounds than a ratio near 1.
-	c := growthContest(of, w, r.o.Short, max(1, r.o.Rounds/2))
+	c := growthContest(of, w, r.o.Short)
 	if err := r.contest(ctx, c); err != nil {
 		return err
 	}
@@ -66,18 +67,20 @@ func (r *run) growth(ctx context.Context, of *contest, w *world) error {
 		if !r.o.wants(Sockets, name) || !slices.ContainsFunc(of.entrants, func(e entrant) bool { return e.way == name }) {
 			continue
 		}
-		r.progress.say("%s %s idle: %s", c.layout, c.group, name)
-		r.idle(ctx, w, name)
-		if err := ctx.Err(); err != nil {
-			return err
+		for _, n := range growthOf(r.o.Short).idle {
+			r.progress.say("%s %s idle, connections %d: %s", c.layout, c.group, n, name)
+			r.idle(ctx, w, name, n)
+			if err := ctx.Err(); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
 }
 
 // growthContest is one of the ways that are up already, few of them.
-func growthContest(of *contest, w *world, short bool, rounds int) *contest {
-	c := &contest{group: of.group, layout: of.layout, rounds: rounds}
+func growthContest(of *contest, w *world, short bool) *contest {
+	c := &contest{group: of.group, layout: of.layout}
 	for _, e := range of.entrants {
 		if slices.Contains(growthWays, e.way) {
 			c.entrants = append(c.entrants, e)
@@ -98,23 +101,35 @@ func growthContest(of *contest, w *world, short bool, rounds int) *contest {
 			}})
 	}
 	holders := make(map[string]*holder)
+	// with is a work beside n registered nodes, of the ways that nodes are found by.
+	with := func(n int, x work, do func(ctx context.Context, way string) (outcome, error)) work {
+		x.names, x.connections = n, 1
+		x.only = func(way string) bool { return way == c.group.Baseline() || s.ways[way].route.Upgrade != "" }
+		x.run = func(ctx context.Context, i int) (outcome, error) {
+			if err := holdAt(ctx, w, holders, s.ways[way(i)].route, n); err != nil {
+				return outcome{}, err
+			}
+			return do(ctx, way(i))
+		}
+		return x
+	}
 	most := a.names[len(a.names)-1]
 	for _, n := range a.names {
-		c.works = append(c.works, work{
-			name: "set-up", names: n, connections: 1,
-			only: func(way string) bool { return way == c.group.Baseline() || s.ways[way].route.Upgrade != "" },
-			run: func(ctx context.Context, i int) (outcome, error) {
-				if err := holdAt(ctx, w, holders, s.ways[way(i)].route, n); err != nil {
-					return outcome{}, err
-				}
-				o, err := s.setUp(ctx, way(i), a.setUps)
+		c.works = append(c.works,
+			with(n, work{name: "bulk to node"}, func(ctx context.Context, way string) (outcome, error) {
+				return s.bulk(ctx, way, toNode, 1, a.bytes)
+			}),
+			with(n, work{name: "round trip", size: 64}, func(ctx context.Context, way string) (outcome, error) {
+				return s.trips(ctx, way, 64, 1, a.trips)
+			}),
+			with(n, work{name: "set-up"}, func(ctx context.Context, way string) (outcome, error) {
+				o, err := s.setUp(ctx, way, a.setUps)
 				if n == most {
 					// The next round begins with connections, which the door counts too.
-					err = errors.Join(err, holdAt(ctx, w, holders, s.ways[way(i)].route, 1))
+					err = errors.Join(err, holdAt(ctx, w, holders, s.ways[way].route, 1))
 				}
 				return o, err
-			},
-		})
+			}))
 	}
 	return c
 }
@@ -157,14 +172,13 @@ func holdAt(ctx context.Context, w *world, holders map[string]*holder, r route, 
 	return h.hold(ctx, n-1)
 }
 
-// idle weighs the idle connections of a way.
-func (r *run) idle(ctx context.Context, w *world, name string) {
+// idle weighs so many idle connections of a way.
+func (r *run) idle(ctx context.Context, w *world, name string, asked int) {
 	ways := r.o.sockets()
 	i := slices.IndexFunc(ways, func(w way) bool { return w.name == name })
 	if i < 0 {
 		return
 	}
-	asked := growthOf(r.o.Short).idle
 	daemon, kernel, held, err := idle(ctx, w, ways[i], asked)
 	if err != nil {
 		why := fmt.Sprintf("idle: %v", err)

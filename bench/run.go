@@ -186,9 +186,8 @@ func (r *run) contest(ctx context.Context, c *contest) error {
 	}
 	t := newTally(c)
 	defer func() { r.result.Series = append(r.result.Series, t.series()...) }()
-	rounds := cmp.Or(c.rounds, r.o.Rounds)
-	for round := range rounds + 1 {
-		r.progress.round(round, rounds, t.turns())
+	for round := range r.o.Rounds + 1 {
+		r.progress.round(round, r.o.Rounds, t.turns())
 		if err := r.round(ctx, c, t, round); err != nil {
 			return err
 		}
