@@ -179,7 +179,7 @@ func (r *run) idle(ctx context.Context, w *world, name string, asked int) {
 	if i < 0 {
 		return
 	}
-	daemon, kernel, held, err := idle(ctx, w, ways[i], asked)
+	each, held, err := idle(ctx, w, ways[i], asked)
 	if err != nil {
 		why := fmt.Sprintf("idle: %v", err)
 		if held > 0 {
@@ -190,12 +190,12 @@ func (r *run) idle(ctx context.Context, w *world, name string, asked int) {
 	if held == 0 || ctx.Err() != nil {
 		return
 	}
-	for _, m := range []struct {
-		metric string
-		value  float64
-	}{{"daemon memory", daemon}, {"kernel memory", kernel}} {
-		point := Point{Layout: w.layout, Group: Sockets, Work: "idle", Connections: held, Metric: m.metric, Unit: "B", Lower: true}
-		r.result.Series = append(r.result.Series, Series{Point: point, Way: name, Rounds: []float64{m.value}})
+	for i, metric := range footprints {
+		if metric == machineMemory && held < machineMemoryFrom {
+			continue // all that happens on the machine is in it
+		}
+		point := Point{Layout: w.layout, Group: Sockets, Work: "idle", Connections: held, Metric: metric, Unit: "B", Lower: true}
+		r.result.Series = append(r.result.Series, Series{Point: point, Way: name, Rounds: []float64{each[i]}})
 	}
 }
 

@@ -15,49 +15,60 @@ import (
 const rest = 3 * time.Second
 
 // idle holds n connections of a way that were used once, and returns what each
-// costs: in the resident memory of the daemon, and in the kernel, both ends
-// included. The way gets a daemon, a node and a client of their own, which end
+// costs: in the resident memory of the daemon, in the kernel, both ends included, and
+// of what the machine has available, which is all that and the ends' own memory. The way gets a daemon, a node and a client of their own, which end
 // with it, so that nothing else has filled their memory. held is how many connections could
 // be had; if those are fewer than n, err says why, and the figures are of those.
-func idle(ctx context.Context, w *world, x way, n int) (daemonEach, kernelEach float64, held int, err error) {
+func idle(ctx context.Context, w *world, x way, n int) (each [3]float64, held int, err error) {
 	before := w.sockets
 	defer w.stopSince(w.mark())
 	defer func() { w.sockets = before }()
 	s, err := newSockets(ctx, w, true)
 	if err != nil {
-		return 0, 0, 0, err
+		return each, 0, err
 	}
 	if err := s.enter(ctx, w, x); err != nil {
-		return 0, 0, 0, err
+		return each, 0, err
 	}
 	up := s.ways[x.name]
 	begin, err := memoryOf(up)
 	if err != nil {
-		return 0, 0, 0, err
+		return each, 0, err
 	}
 	client := s.clients[up.client]
 	within, cancel := context.WithTimeoutCause(ctx, openWithin(n)+startTime, errors.New("connecting takes too long"))
 	defer cancel()
 	opened, err := client.ask(within, request{Operation: doOpen, Route: up.route, Connections: n, Header: header{Kind: hold}})
 	if err != nil {
-		return 0, 0, 0, fmt.Errorf("connecting: %w", err)
+		return each, 0, fmt.Errorf("connecting: %w", err)
 	}
 	if err := sleep(ctx, rest); err != nil {
-		return 0, 0, 0, err
+		return each, 0, err
 	}
 	end, err := memoryOf(up)
 	if err != nil {
-		return 0, 0, 0, err
+		return each, 0, err
 	}
 	held = opened.Count
 	if held < n {
 		err = fmt.Errorf("%d of %d connections: %s", held, n, opened.Note)
 	}
-	return float64(end.daemon-begin.daemon) / float64(held), float64(end.kernel-begin.kernel) / float64(held), held, err
+	for i := range each {
+		each[i] = float64(end[i]-begin[i]) / float64(held)
+	}
+	return each, held, err
 }
 
 // footprint is what a way has of the machine's, in bytes.
-type footprint struct{ daemon, kernel int64 }
+type footprint [3]int64
+
+// footprints are the names of its parts.
+var footprints = [3]string{"daemon memory", "kernel memory", machineMemory}
+
+const (
+	machineMemory     = "machine memory"
+	machineMemoryFrom = 3000 // connections
+)
 
 func memoryOf(up *running) (m footprint, err error) {
 	if up.pids != nil {
@@ -66,7 +77,7 @@ func memoryOf(up *running) (m footprint, err error) {
 			if err != nil {
 				return m, err
 			}
-			m.daemon += n
+			m[0] += n
 		}
 	}
 	slab, err := memInfo("Slab")
@@ -77,8 +88,10 @@ func memoryOf(up *running) (m footprint, err error) {
 	if err != nil {
 		return m, err
 	}
-	m.kernel = slab + pages*int64(os.Getpagesize())
-	return m, nil
+	m[1] = slab + pages*int64(os.Getpagesize())
+	available, err := memAvailable()
+	m[2] = -available
+	return m, err
 }
 
 // resident is the memory of a process, in bytes.

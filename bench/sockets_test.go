@@ -133,8 +133,9 @@ func TestIdle(t *testing.T) {
 			continue
 		}
 		before := w.mark()
-		daemon, kernel, held, err := idle(t.Context(), w, x, n)
-		t.Logf("%s: %.0f B of the daemon, %.0f B of the kernel each, %d held, %v", x.name, daemon, kernel, held, err)
+		each, held, err := idle(t.Context(), w, x, n)
+		daemon := each[0]
+		t.Logf("%s: %.0f B each of %s, %d held, %v", x.name, each, footprints, held, err)
 		if err != nil || held != n || (x.name == "splice") != (daemon > 0) {
 			t.Errorf("%s: %.0f B of the daemon each, %d held, %v", x.name, daemon, held, err)
 		}

@@ -118,6 +118,10 @@ func runBench(ctx context.Context, e *env, f *benchFlags) error {
 	}
 	interrupted := ctx.Err() != nil
 	stop() // from here on a signal ends the program
+	if interrupted && len(r.Series) == 0 {
+		fmt.Fprintln(e.stderr, "oneport: interrupted before anything was measured; nothing was written")
+		return exitCode(exitInterrupted)
+	}
 	if writeErr := writeResult(e, f, r); writeErr != nil {
 		return failed(errors.Join(err, writeErr))
 	}

@@ -164,35 +164,47 @@ func TestBenchShort(t *testing.T) {
 }
 
 func TestBenchIsInterrupted(t *testing.T) {
-	binary, dir, tmp := built(t), t.TempDir(), t.TempDir()
-	result := filepath.Join(dir, "result.json")
-	cmd := exec.CommandContext(t.Context(), binary, "bench", "--short", "--rounds=500", "--layout=loopback", "--only=splice", "--json="+result)
-	cmd.Env = append(os.Environ(), "TMPDIR="+tmp)
-	errs, err := cmd.StderrPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	kill := time.AfterFunc(2*time.Minute, func() { cmd.Process.Kill() })
-	defer kill.Stop()
-	var said []string
-	for lines := bufio.NewScanner(errs); lines.Scan(); {
-		said = append(said, lines.Text())
-		if strings.HasPrefix(lines.Text(), "round 2/") {
-			cmd.Process.Signal(syscall.SIGINT)
-		}
-	}
-	cmd.Wait()
-	if code := cmd.ProcessState.ExitCode(); code != exitInterrupted {
-		t.Fatalf("exit code %d, said %q", code, said)
-	}
-	r := loadResult(t, result)
-	if r.Complete || len(r.Series) == 0 || slices.ContainsFunc(r.Series, func(s bench.Series) bool { return len(s.Rounds) < 1 }) {
-		t.Errorf("complete %v, %d series", r.Complete, len(r.Series))
-	}
-	if files := left(t, tmp); len(files) > 0 {
-		t.Errorf("left behind: %v", files)
+	binary := built(t)
+	for at, measured := range map[string]bool{"round 2/": true, "warming up": false} {
+		t.Run(at, func(t *testing.T) {
+			dir, tmp := t.TempDir(), t.TempDir()
+			result := filepath.Join(dir, "result.json")
+			cmd := exec.CommandContext(t.Context(), binary, "bench", "--short", "--rounds=500", "--layout=loopback", "--only=splice", "--json="+result, "--document="+dir)
+			cmd.Env = append(os.Environ(), "TMPDIR="+tmp)
+			errs, err := cmd.StderrPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			kill := time.AfterFunc(2*time.Minute, func() { cmd.Process.Kill() })
+			defer kill.Stop()
+			var said []string
+			for lines := bufio.NewScanner(errs); lines.Scan(); {
+				said = append(said, lines.Text())
+				if strings.HasPrefix(lines.Text(), at) {
+					cmd.Process.Signal(syscall.SIGINT)
+				}
+			}
+			cmd.Wait()
+			if code := cmd.ProcessState.ExitCode(); code != exitInterrupted {
+				t.Fatalf("exit code %d, said %q", code, said)
+			}
+			if files := left(t, tmp); len(files) > 0 {
+				t.Errorf("left behind: %v", files)
+			}
+			if !measured {
+				// What an earlier run has written stays.
+				if files := left(t, dir); len(files) > 0 {
+					t.Errorf("written: %v", files)
+				}
+				return
+			}
+			r := loadResult(t, result)
+			if r.Complete || len(r.Series) == 0 || slices.ContainsFunc(r.Series, func(s bench.Series) bool { return len(s.Rounds) < 1 }) {
+				t.Errorf("complete %v, %d series", r.Complete, len(r.Series))
+			}
+		})
 	}
 }
