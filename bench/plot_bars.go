@@ -135,7 +135,8 @@ func (ix *index) telling(g Group, l Layout) []Point {
 }
 
 // barPictures are one for each layout of the sockets and the nodes, and the summary
-// for the README: what one would choose from, in the layout that is more like two hosts.
+// for the README: what one would choose from, and how much is noise, in the layout that
+// is more like two hosts.
 func (ix *index) barPictures() []picture {
 	var all []picture
 	for _, g := range []Group{Sockets, Nodes} {
@@ -153,7 +154,7 @@ func (ix *index) barPictures() []picture {
 		points := ix.telling(Sockets, l)
 		ways := slices.DeleteFunc(ix.ways(points), func(way string) bool {
 			k := portraitOf(way).standing
-			return k != asOwn && k != asPeer
+			return k != asOwn && k != asPeer && way != control
 		})
 		if len(points) > 0 && len(ways) > 0 {
 			title := fmt.Sprintf("What each way costs, relative to direct TCP (%s)", layoutText(l))
