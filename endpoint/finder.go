@@ -301,7 +301,7 @@ func (v view) take(ctx context.Context, e end) (s *Socket, err error) {
 }
 
 // visit calls f with the descriptor that refers to an end, first with those that
-// are remembered, until it finds it right.
+// are remembered and those that are likely, until it finds it right.
 func (v view) visit(ctx context.Context, e end, f func(p *process, number int) error) error {
 	if e.Inode == 0 {
 		return unsuitable("it is not accepted yet, or closed already")
@@ -325,6 +325,13 @@ func (v view) visit(ctx context.Context, e end, f func(p *process, number int) e
 		}
 		return 1
 	})
+	for _, p := range processes {
+		if number, ok := p.guess(e.Inode); ok {
+			if err := f(p, number); !elsewhere(err) {
+				return orMissing(err)
+			}
+		}
+	}
 	var denied error
 	for _, p := range processes {
 		number, ok, err := p.search(ctx, e.Inode)

@@ -1,6 +1,7 @@
 package endpoint
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io/fs"
@@ -9,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
@@ -25,14 +27,25 @@ type process struct {
 
 	// table is the descriptors that were seen last. It does not change.
 	table atomic.Pointer[table]
+
+	mu    sync.Mutex
+	found []int // the numbers of the descriptors that were found last, at most recent
+	next  int   // the oldest of them, if they are so many
 }
 
 // table is what descriptors of a process referred to, in the order of their
 // numbers.
-type table []struct {
+type table []descriptor
+
+type descriptor struct {
 	number int
 	inode  uint32 // of the socket, or 0 for what is no socket
 }
+
+const (
+	recent = 8 // numbers that a process may use again
+	lowest = 8 // free ones, of which it uses the first
+)
 
 // maxTable is how many descriptors a process may have for them to be remembered.
 const maxTable = 1 << 16
@@ -143,6 +156,77 @@ func (p *process) remembered(inode uint32) (number int, ok bool) {
 	return 0, false
 }
 
+// guess looks for the descriptor that refers to a socket where a new connection is
+// likely to be, which does not depend on how many the process has: at the numbers
+// that were found last, since those of connections that have ended are used again,
+// and at the lowest that were free, since the kernel takes those.
+func (p *process) guess(inode uint32) (number int, ok bool) {
+	d, err := openDescriptors(p.pid)
+	if err != nil {
+		return 0, false // search says it
+	}
+	defer d.close()
+	for _, n := range p.likely() {
+		if d.inode(n) == inode {
+			p.note(n, inode)
+			return n, true
+		}
+	}
+	return 0, false
+}
+
+// likely returns numbers to look at first.
+func (p *process) likely() []int {
+	p.mu.Lock()
+	numbers := slices.Clone(p.found)
+	p.mu.Unlock()
+	most := len(numbers) + lowest
+	var known table
+	if t := p.table.Load(); t != nil {
+		known = *t
+	}
+	for n := 0; len(numbers) < most; n++ {
+		if len(known) > 0 && known[0].number == n {
+			known = known[1:]
+			continue
+		}
+		numbers = append(numbers, n)
+	}
+	return numbers
+}
+
+// note remembers where a socket was found.
+func (p *process) note(number int, inode uint32) {
+	p.foundAt(number)
+	var known table
+	if t := p.table.Load(); t != nil {
+		known = *t
+	}
+	i, there := slices.BinarySearchFunc(known, number, func(d descriptor, n int) int { return cmp.Compare(d.number, n) })
+	switch d := (descriptor{number, inode}); {
+	case there:
+		known = slices.Clone(known)
+		known[i] = d
+	case len(known) < maxTable:
+		known = slices.Concat(known[:i], table{d}, known[i:])
+	}
+	p.table.Store(&known)
+}
+
+// foundAt puts a number among those that were found last.
+func (p *process) foundAt(number int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case slices.Contains(p.found, number):
+	case len(p.found) < recent:
+		p.found = append(p.found, number)
+	default:
+		p.found[p.next] = number
+		p.next = (p.next + 1) % recent
+	}
+}
+
 // search looks for the descriptor that refers to a socket. The numbers that were
 // not there the last time come first, so that a new connection usually costs the
 // list of numbers and one look.
@@ -185,6 +269,7 @@ func (p *process) search(ctx context.Context, inode uint32) (number int, ok bool
 			now[i].inode = d.inode(now[i].number)
 			unseen = min(unseen, i)
 			if now[i].inode == inode {
+				p.foundAt(now[i].number)
 				return now[i].number, true, nil
 			}
 		}

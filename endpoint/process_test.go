@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -119,6 +120,36 @@ func TestWhichProgramsAreBEAMs(t *testing.T) {
 	}
 }
 
+// The numbers that are looked at first: those that were used last, and the lowest
+// that were free. What is found is put in its place.
+func TestLikelyDescriptors(t *testing.T) {
+	var p process
+	p.table.Store(&table{{0, 0}, {1, 0}, {3, 33}, {4, 44}, {7, 77}})
+	free := []int{2, 5, 6, 8, 9, 10, 11, 12}
+	if got := p.likely(); !slices.Equal(got, free) {
+		t.Errorf("%d, want %d", got, free)
+	}
+	p.note(5, 55)
+	p.note(7, 78)
+	p.note(20, 200)
+	p.note(5, 56)
+	want := table{{0, 0}, {1, 0}, {3, 33}, {4, 44}, {5, 56}, {7, 78}, {20, 200}}
+	if got := *p.table.Load(); !slices.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+	if got, want := p.likely(), []int{5, 7, 20, 2, 6, 8, 9, 10, 11, 12, 13}; !slices.Equal(got, want) {
+		t.Errorf("%d, want %d", got, want)
+	}
+	for n := 100; n < 100+recent+1; n++ {
+		p.note(n, uint32(n))
+	}
+	got := p.likely()[:recent]
+	slices.Sort(got)
+	if want := []int{101, 102, 103, 104, 105, 106, 107, 108}; !slices.Equal(got, want) {
+		t.Errorf("%d, want %d", got, want)
+	}
+}
+
 // What a process's table held is remembered, and not believed: /proc/PID/fd and
 // /proc/PID/fdinfo tell the same.
 func TestSearchingAProcess(t *testing.T) {
@@ -138,6 +169,16 @@ func TestSearchingAProcess(t *testing.T) {
 	if _, ok := p.remembered(inode); ok {
 		t.Error("remembered before it was seen")
 	}
+	if number, ok := p.guess(1); ok {
+		t.Errorf("descriptor %d for no socket", number)
+	}
+	if number, ok := p.guess(inode); number != 3 || !ok {
+		t.Errorf("guessed: descriptor %d, %v, want 3", number, ok)
+	}
+	if number, ok := p.remembered(inode); number != 3 || !ok {
+		t.Errorf("remembered after a guess: descriptor %d, %v, want 3", number, ok)
+	}
+	p.table.Store(nil)
 	for range 2 {
 		if number, ok, err := p.search(t.Context(), inode); number != 3 || !ok || err != nil {
 			t.Errorf("descriptor %d, %v, error %v, want 3", number, ok, err)
