@@ -8,6 +8,7 @@
 
 -define(MEGABYTE, 1048576).
 -define(PATIENCE, 100000). % for one answer of the other node, in ms
+-define(RISING, 2000). % for a connection to be known at both ends, in ms or a bit more
 
 %% start listens at a path, which is there when it does.
 start([Path]) ->
@@ -44,13 +45,22 @@ do({connect, Node}) ->
     true = net_kernel:connect_node(Node),
     do({ends, Node});
 do({ends, Node}) ->
-    Port = proplists:get_value(Node, erlang:system_info(dist_ctrl)),
+    Port = controller(Node, ?RISING),
     {ok, {Here, HerePort}} = inet:sockname(Port),
     {ok, {There, TherePort}} = inet:peername(Port),
     tuple_to_list(Here) ++ [HerePort] ++ tuple_to_list(There) ++ [TherePort];
 do({work, Work, N, Node}) ->
     Pid = peer(Node),
     work(Work, N, Node, Pid).
+
+%% controller returns the port of a connection. Who was connected to has it a moment
+%% after the one who connected.
+controller(Node, Left) ->
+    case proplists:get_value(Node, erlang:system_info(dist_ctrl)) of
+        undefined when Left > 0 -> timer:sleep(1), controller(Node, Left - 1);
+        undefined -> error({not_connected, Node});
+        Port -> Port
+    end.
 
 %% Each returns the nanoseconds that it took; call those of each call.
 work(call, N, Node, _) ->
