@@ -36,8 +36,8 @@ type outcome struct {
 	figures []figure
 	// amount is how much was done, in a unit that CPU time is worth to be divided
 	// by: GiB or thousands of round trips. The runner measures the CPU time of the
-	// machine and of the daemon from begins to the end of the turn, and adds figures "machine CPU"
-	// and "daemon CPU" with the unit "s/" + per. Zero: no such figures.
+	// machine and of the daemon from begins to the end of the turn, and adds figures
+	// "machine CPU" and "daemon CPU" with the unit "s/" + per. Zero: no such figures.
 	amount float64
 	per    string
 }

@@ -190,12 +190,16 @@ func (r *run) idle(ctx context.Context, w *world, name string, asked int) {
 	if held == 0 || ctx.Err() != nil {
 		return
 	}
-	for i, metric := range footprints {
-		if metric == machineMemory && held < machineMemoryFrom {
-			continue // all that happens on the machine is in it
+	for _, m := range []struct {
+		metric string
+		value  float64
+		from   int // connections: with fewer, what else happens on the machine is more
+	}{{"daemon memory", each.daemon, 0}, {"kernel memory", each.kernel, 0}, {"machine memory", each.machine, 3000}} {
+		if held < m.from {
+			continue
 		}
-		point := Point{Layout: w.layout, Group: Sockets, Work: "idle", Connections: held, Metric: metric, Unit: "B", Lower: true}
-		r.result.Series = append(r.result.Series, Series{Point: point, Way: name, Rounds: []float64{each[i]}})
+		point := Point{Layout: w.layout, Group: Sockets, Work: "idle", Connections: held, Metric: m.metric, Unit: "B", Lower: true}
+		r.result.Series = append(r.result.Series, Series{Point: point, Way: name, Rounds: []float64{m.value}})
 	}
 }
 

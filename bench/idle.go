@@ -15,11 +15,10 @@ import (
 const rest = 3 * time.Second
 
 // idle holds n connections of a way that were used once, and returns what each
-// costs: in the resident memory of the daemon, in the kernel, both ends included, and
-// of what the machine has available, which is all that and the ends' own memory. The way gets a daemon, a node and a client of their own, which end
-// with it, so that nothing else has filled their memory. held is how many connections could
+// costs. The way gets a daemon, a node and a client of their own, which end with it,
+// so that nothing else has filled their memory. held is how many connections could
 // be had; if those are fewer than n, err says why, and the figures are of those.
-func idle(ctx context.Context, w *world, x way, n int) (each [3]float64, held int, err error) {
+func idle(ctx context.Context, w *world, x way, n int) (each footprint, held int, err error) {
 	before := w.sockets
 	defer w.stopSince(w.mark())
 	defer func() { w.sockets = before }()
@@ -53,22 +52,14 @@ func idle(ctx context.Context, w *world, x way, n int) (each [3]float64, held in
 	if held < n {
 		err = fmt.Errorf("%d of %d connections: %s", held, n, opened.Note)
 	}
-	for i := range each {
-		each[i] = float64(end[i]-begin[i]) / float64(held)
-	}
-	return each, held, err
+	share := func(end, begin float64) float64 { return (end - begin) / float64(held) }
+	return footprint{share(end.daemon, begin.daemon), share(end.kernel, begin.kernel), share(end.machine, begin.machine)}, held, err
 }
 
-// footprint is what a way has of the machine's, in bytes.
-type footprint [3]int64
-
-// footprints are the names of its parts.
-var footprints = [3]string{"daemon memory", "kernel memory", machineMemory}
-
-const (
-	machineMemory     = "machine memory"
-	machineMemoryFrom = 3000 // connections
-)
+// footprint is what a way has of the machine's memory, in bytes: the daemon's
+// resident memory, that of the kernel, for both ends, and what the machine has less
+// available, which is both of that and the ends' own.
+type footprint struct{ daemon, kernel, machine float64 }
 
 func memoryOf(up *running) (m footprint, err error) {
 	if up.pids != nil {
@@ -77,7 +68,7 @@ func memoryOf(up *running) (m footprint, err error) {
 			if err != nil {
 				return m, err
 			}
-			m[0] += n
+			m.daemon += float64(n)
 		}
 	}
 	slab, err := memInfo("Slab")
@@ -88,9 +79,9 @@ func memoryOf(up *running) (m footprint, err error) {
 	if err != nil {
 		return m, err
 	}
-	m[1] = slab + pages*int64(os.Getpagesize())
+	m.kernel = float64(slab + pages*int64(os.Getpagesize()))
 	available, err := memAvailable()
-	m[2] = -available
+	m.machine = -float64(available)
 	return m, err
 }
 

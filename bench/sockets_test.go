@@ -134,10 +134,9 @@ func TestIdle(t *testing.T) {
 		}
 		before := w.mark()
 		each, held, err := idle(t.Context(), w, x, n)
-		daemon := each[0]
-		t.Logf("%s: %.0f B each of %s, %d held, %v", x.name, each, footprints, held, err)
-		if err != nil || held != n || (x.name == "splice") != (daemon > 0) {
-			t.Errorf("%s: %.0f B of the daemon each, %d held, %v", x.name, daemon, held, err)
+		t.Logf("%s: %.0f B each, %d held, %v", x.name, each, held, err)
+		if err != nil || held != n || (x.name == "splice") != (each.daemon > 0) {
+			t.Errorf("%s: %.0f B of the daemon each, %d held, %v", x.name, each.daemon, held, err)
 		}
 		if w.mark() != before {
 			t.Errorf("%d processes are left", w.mark()-before)

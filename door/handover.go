@@ -203,7 +203,7 @@ func (d *Door) followHanded() []Info {
 	}
 	infos := []Info{}
 	var ended []*handed
-	err := endpoint.LookEach(ends, func(i int, s endpoint.Record, err error) {
+	endpoint.LookEach(ends, func(i int, s endpoint.Record, err error) {
 		h := all[i]
 		switch {
 		case err == nil && s.Inode != 0: // 0: the last descriptor is closed, the kernel says goodbye
@@ -214,11 +214,6 @@ func (d *Door) followHanded() []Info {
 			infos = append(infos, h.info()) // not known better
 		}
 	})
-	if err != nil {
-		for _, h := range all {
-			infos = append(infos, h.info())
-		}
-	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, h := range ended {

@@ -3,11 +3,13 @@ package endpoint
 import (
 	"fmt"
 	"net"
+	"slices"
 	"testing"
 	"time"
 )
 
-// BenchmarkLook asks the kernel for a socket, without a search for its owner.
+// BenchmarkLook asks the kernel for a socket, without a search for its owner: by a
+// netlink socket for each question, and by one for all.
 func BenchmarkLook(b *testing.B) {
 	l := listen(b, "tcp4")
 	conn, err := net.Dial("tcp4", l.Addr().String())
@@ -16,30 +18,20 @@ func BenchmarkLook(b *testing.B) {
 	}
 	defer conn.Close()
 	_, local, remote := accept(b, l)
-	for b.Loop() {
-		if _, err := Look(local, remote); err != nil {
-			b.Fatal(err)
+	b.Run("alone", func(b *testing.B) {
+		for b.Loop() {
+			if _, err := Look(local, remote); err != nil {
+				b.Fatal(err)
+			}
 		}
-	}
-}
-
-// BenchmarkLookEach asks for many at once; an operation is one of them.
-func BenchmarkLookEach(b *testing.B) {
-	l := listen(b, "tcp4")
-	conn, err := net.Dial("tcp4", l.Addr().String())
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer conn.Close()
-	_, local, remote := accept(b, l)
-	ends := make([]Ends, b.N)
-	for i := range ends {
-		ends[i] = Ends{local, remote}
-	}
-	b.ResetTimer()
-	if err := LookEach(ends, func(int, Record, error) {}); err != nil {
-		b.Fatal(err)
-	}
+	})
+	b.Run("each", func(b *testing.B) {
+		LookEach(slices.Repeat([]Ends{{local, remote}}, b.N), func(_ int, _ Record, err error) {
+			if err != nil {
+				b.Fatal(err)
+			}
+		})
+	})
 }
 
 // BenchmarkEnd takes the end of one connection again and again, and closes it.

@@ -284,6 +284,38 @@ func TestAConnectionIsNotTakenForTheOneBeforeIt(t *testing.T) {
 	}
 }
 
+// A new connection is found without a walk over the descriptors of its node, by
+// which what is wrongly remembered would be forgotten.
+func TestANewConnectionTakesNoWalk(t *testing.T) {
+	h, f := world(t), finder(t)
+	l := listen(t, "tcp4")
+	start(t, h, erl(reconnects(l, 0)))
+	const number = 1 << 20 // of no descriptor
+	for i := range 3 {
+		conn, local, remote := accept(t, l)
+		s, err := f.End(t.Context(), local, remote)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Close()
+		v, err := f.machines.view(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range v.processes {
+			if p.pid != s.PID {
+				continue
+			}
+			if i == 0 {
+				p.note(number, 77)
+			} else if at, ok := p.remembered(77); at != number || !ok {
+				t.Errorf("connection %d: all descriptors were looked at", i)
+			}
+		}
+		next(t, conn)
+	}
+}
+
 // reconnects are the expressions that connect to l from a port, always the same
 // one unless it is 0, each time the connection before has been told to end by
 // next.

@@ -195,7 +195,8 @@ func (p *process) likely() []int {
 	return numbers
 }
 
-// note remembers where a socket was found.
+// note remembers where a socket was found. Of two at a time one may be forgotten,
+// and is looked for anew.
 func (p *process) note(number int, inode uint32) {
 	p.foundAt(number)
 	var known table
